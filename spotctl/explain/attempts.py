@@ -202,7 +202,8 @@ def _decided(e: Evidence, attempt: Attempt, noted: Interruption | None) -> Decid
     elif not what and noted.rerun_on:  # of an older release, or not annotated yet
         guard = f"{noted.guard}: " if noted.guard else ""
         what = f"{'would be ' * (e.policy.mode is Mode.OBSERVE)}rerun on {noted.rerun_on}"
-        why = f"{guard}{noted.guard_reason}" if noted.guard_reason else ""
+        said = due.message.rpartition(": ")[0] if due else ""
+        why = f"{guard}{noted.guard_reason}" if noted.guard_reason else said
     elif not what:
         what = "not rerun" if noted.outcome_annotated else "not decided yet"
     at = noted.decided_at or (parked.timestamp if parked else None)

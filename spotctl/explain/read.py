@@ -1,4 +1,4 @@
-"""Asks the table, ECS and Prefect about one run. What cannot be read is in the evidence, and why."""
+"""Asks the table, ECS and Prefect about one run, and notes what it could not read, and why."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -78,8 +78,9 @@ def find(context: Context, output: Output, run: str) -> UUID:
         )
     lines = [(str(r.id), r.state.name, _day(r)) for r in runs[:SHOWN]]
     output.preview(table_of(f"Flow runs named {run}", ("id", "state", "expected start"), lines))
+    number = f"{len(runs)}{'+' * (len(runs) == PAGE)}"
     raise RefusedError(
-        f"{len(runs)}{'+' * (len(runs) == PAGE)} flow runs are named {run!r}; the latest {runs[0].id}",
+        f"{number} flow runs are named {run!r}; the latest is {runs[0].id}",
         next_step=f"pass the id of one of them, such as spotctl explain {runs[0].id}",
     )
 

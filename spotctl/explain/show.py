@@ -14,8 +14,9 @@ from spotctl.output import brief, clean, padded, width_of
 
 WIDTH: Final = 100
 _INDENT: Final = "     "
-_HEAD: Final = ("#", "capacity", "zone", "began", "lasted", "ended by", "paid USD", "task runs")
+_HEAD: Final = ("#", "capacity", "zone", "began", "lasted", "paid USD", "ended by")
 _FIGURES: Final = ("#", "lasted", "paid USD")
+_FINISHED: Final = (Fate.KEPT, Fate.DONE)
 
 
 def as_mapping(story: Story) -> dict[str, Any]:
@@ -59,22 +60,36 @@ def how_long(attempt: Attempt, story: Story) -> float | None:
 
 def work_in_words(work: Sequence[Work]) -> str:
     """Return how many task runs had which fate, with the names of those lost and repeated."""
+    counts = Counter(each.fate for each in work if not (each.repeats and each.fate in _FINISHED))
+    repeated = sum(each.repeats for each in work)
     parts = [
-        f"{sum(each.fate is fate for each in work)} {fate.value}{_names(work, fate)}"
-        for fate in Fate
-        if any(each.fate is fate for each in work)
+        *([f"{counts[Fate.SKIPPED]} skipped"] if counts[Fate.SKIPPED] else []),
+        *([f"{repeated} repeated"] if repeated else []),
+        *([f"{done} done"] if (done := counts[Fate.KEPT] + counts[Fate.DONE]) else []),
+        *(
+            f"{counts[fate]} {fate.value}{_names(work, fate)}"
+            for fate in (Fate.LOST, Fate.FAILED, Fate.RUNNING)
+            if counts[fate]
+        ),
     ]
-    if repeated := [each for each in work if each.repeats]:
-        parts.append(f"{len(repeated)} repeated")
     return ", ".join(parts)
 
 
 def _names(work: Sequence[Work], fate: Fate) -> str:
-    if fate not in (Fate.LOST, Fate.FAILED, Fate.RUNNING):
-        return ""
     names = Counter(each.name for each in work if each.fate is fate)
     shown = [f"{name}{f' x{number}' * (number > 1)}" for name, number in names.most_common(3)]
     return f" ({', '.join(shown)}{', …' * (len(names) > 3)})"
+
+
+def money_in_words(story: Story) -> str:
+    """Return the sums in a sentence: marked where a Spot rate is assumed, ~ where not billed."""
+    money, about, mark = story.money, "~" * story.is_estimate, ASSUMED_MARK * story.is_assumed
+    on_demand, wasted = in_usd(money.on_demand_usd), in_usd(money.wasted_usd)
+    net = in_usd(money.net_savings_usd)
+    return (
+        f"{about}{in_usd(money.cost_usd)}{mark} USD paid ({wasted}{mark} for repeated work),"
+        f" {about}{on_demand} on demand; net saving {net}{mark}, estimated"
+    )
 
 
 def usd_of(attempt: Attempt) -> str:
@@ -94,18 +109,8 @@ def _lines(story: Story) -> Iterator[str]:
         yield from _wrapped(f"{story.state}: {story.message}", "")
     yield ""
     yield from _table(story)
-    money = story.money
     if story.attempts:
-        about = "~" * story.is_estimate
-        mark = ASSUMED_MARK * story.is_assumed
-        paid, saved = in_usd(money.cost_usd), in_usd(money.savings_usd)
-        wasted, net = in_usd(money.wasted_usd), in_usd(money.net_savings_usd)
-        yield from _named(
-            "money",
-            f"{about}{paid}{mark} USD paid, {about}{in_usd(money.on_demand_usd)} on demand: saved"
-            f" {saved}{mark}; of that paid {wasted}{mark} for work that was repeated; net saving"
-            f" {net}{mark}. Estimated from rates.",
-        )
+        yield from _named("money", money_in_words(story))
     for child in story.children:
         what = (
             f"{child.name} is {child.state}, in containers of its own: spotctl explain {child.id}"
@@ -145,6 +150,8 @@ def _table(story: Story) -> Iterator[str]:
         while failed and failed[0].at and failed[0].at < attempt.order:
             yield from _failed(failed.pop(0))
         yield _row(cells, widths)
+        if attempt.work:
+            yield from _wrapped(f"task runs: {work_in_words(attempt.work)}", _INDENT)
         if attempt.is_live and attempt.warned_at:
             warned = Decided("Spot warning: the container has its stop timeout left to exit")
             yield from _decided(warned, attempt.warned_at)
@@ -170,9 +177,8 @@ def _cells(attempt: Attempt, story: Story) -> tuple[str, ...]:
         attempt.availability_zone or "unknown",
         _clock(attempt.began_at or attempt.started_at or attempt.running_at, story),
         "unknown" if seconds is None else lasted(seconds),
-        _end(attempt),
         usd_of(attempt),
-        work_in_words(attempt.work),
+        _end(attempt),
     )
 
 
@@ -181,7 +187,7 @@ def _end(attempt: Attempt) -> str:
         return "under way"
     if attempt.is_interrupted:
         return f"{attempt.cause} {attempt.interruption or ''}".strip()
-    return attempt.ended_by[:60] or attempt.cause or "unknown"
+    return attempt.ended_by or attempt.cause or "unknown"
 
 
 def _decided(decided: Decided, at: datetime | None, again: float | None = None) -> Iterator[str]:
