@@ -219,8 +219,10 @@ def _followed(e: Evidence, found: Sequence[Attempt]) -> list[Attempt]:
         running = attempt.running_at or _running_at(e.history, since)
         followed.append(replace(attempt, number=number, running_at=running))
         due = _due(attempt.task_arn, e.history)
-        exited_at = attempt.exited_at or NEVER
-        since = due.timestamp if due else max(exited_at - CLOCKS_DIFFER, since)
+        if due is not None:
+            since = due.timestamp
+        elif attempt.exited_at is not None:
+            since = max(attempt.exited_at - CLOCKS_DIFFER, since)
     for place, (attempt, after) in enumerate(pairwise(followed)):
         again_at = after.running_at or after.started_at or after.began_at
         again = seconds_from(attempt.exited_at, again_at)

@@ -40,7 +40,7 @@ _WORK: Final[Mapping[Fate, str]] = {
     Fate.RUNNING: "#54aeff",
 }
 _REPEATED: Final = "#8250df"
-_CHARACTER: Final = 0.0097
+_CHARACTER: Final = 0.0088
 """The width of a character, of the timeline's."""
 _HOUR: Final = 3600
 _TICKS: Final = (
@@ -133,7 +133,7 @@ class _Timeline:
         self._bar(place, runs, stop, _BAR, color=colour, least=True)
         if attempt.warned_at and (attempt.is_interrupted or attempt.is_live):
             warned = max(self._x(attempt.warned_at), start)
-            stripes = {"facecolor": colour, "edgecolor": _PAPER, "hatch": "////", "linewidth": 0}
+            stripes: dict[str, Any] = {"facecolor": colour, "edgecolor": _PAPER, "hatch": "////", "linewidth": 0}
             self._bar(place, warned, max(stop, warned), _BAR, **stripes)
         self._end(place, attempt, start, self._x(attempt.exited_at or end or begin))
         self._work(place, attempt.work, start, stop)
@@ -270,12 +270,12 @@ def _head(story: Story, left_out: int) -> Iterator[tuple[str, Mapping[str, Any]]
     of = f" · {story.deployment}" if story.deployment else ""
     name = f"Flow run {story.name or story.flow_run_id}{of}"
     yield name, {"fontsize": 13, "fontweight": "bold", "color": _INK}
-    waiting = f", {lasted(story.waiting_seconds)} of it between tasks" * (story.waiting_seconds > 0)
-    took = f" · {lasted(story.seconds)}{waiting}" if story.began_at else ""
+    took = f" · {lasted(story.seconds)}" if story.began_at else ""
     more = f" · {left_out} rows left out" * bool(left_out)
     yield f"{story.headline}{took}{more}", {"fontsize": 10.5, "color": _INK}
+    waiting = f"{lasted(story.waiting_seconds)} between tasks · " * (story.waiting_seconds > 0)
     if story.attempts:
-        yield money_in_words(story), {"fontsize": 9.5, "color": _GREY}
+        yield f"{waiting}{money_in_words(story)}", {"fontsize": 9.5, "color": _GREY}
 
 
 def _legend(figure: Figure) -> None:

@@ -44,7 +44,7 @@ def lasted(seconds: float) -> str:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
     minutes, rest = divmod(whole, 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02} s"
+        return f"{minutes} min" + f" {rest:02} s" * (rest > 0)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
@@ -84,10 +84,10 @@ def _names(work: Sequence[Work], fate: Fate) -> str:
 def money_in_words(story: Story) -> str:
     """Return the sums in a sentence: marked where a Spot rate is assumed, ~ where not billed."""
     money, about, mark = story.money, "~" * story.is_estimate, ASSUMED_MARK * story.is_assumed
-    on_demand, wasted = in_usd(money.on_demand_usd), in_usd(money.wasted_usd)
-    net = in_usd(money.net_savings_usd)
+    on_demand, net = in_usd(money.on_demand_usd), in_usd(money.net_savings_usd)
+    wasted = f" ({in_usd(money.wasted_usd)}{mark} for repeated work)" * bool(money.wasted_usd)
     return (
-        f"{about}{in_usd(money.cost_usd)}{mark} USD paid ({wasted}{mark} for repeated work),"
+        f"{about}{in_usd(money.cost_usd)}{mark} USD paid{wasted},"
         f" {about}{on_demand} on demand; net saving {net}{mark}, estimated"
     )
 
@@ -104,7 +104,8 @@ def _lines(story: Story) -> Iterator[str]:
     name = f"{story.name} " if story.name else ""
     of = f" of {story.deployment}" if story.deployment else ""
     yield f"Flow run {brief(name)}({story.flow_run_id}){brief(of)}"
-    yield from _wrapped(f"{story.headline}{_duration(story)}.", "")
+    yield from _wrapped(f"{story.headline}.", "")
+    yield from _duration(story)
     if story.message and story.state != "Completed":
         yield from _wrapped(f"{story.state}: {story.message}", "")
     yield ""
@@ -126,12 +127,15 @@ def _lines(story: Story) -> Iterator[str]:
         yield from _named("missing", missing)
 
 
-def _duration(story: Story) -> str:
+def _duration(story: Story) -> Iterator[str]:
     if story.began_at is None:
-        return ""
+        return
     waiting = f", {lasted(story.waiting_seconds)} of that between tasks"
-    so_far = " so far" * story.is_under_way
-    return f"; {lasted(story.seconds)}{so_far}{waiting * (story.waiting_seconds > 0)}"
+    until = "now" if story.is_under_way else f"{_clock(story.ended_at, story)} UTC"
+    yield (
+        f"{story.began_at:%d %b %Y %H:%M:%S} to {until}: {lasted(story.seconds)}"
+        f"{waiting * (story.waiting_seconds > 0)}."
+    )
 
 
 def _table(story: Story) -> Iterator[str]:

@@ -23,7 +23,7 @@ def story_of(e: Evidence) -> Story:
     is_under_way = e.run is not None and not e.run.state.is_final
     begins = [a.order for a in attempts if a.order > NEVER]
     ends = [a.ended_at for a in attempts if a.ended_at]
-    amounts = [each.money for each in (*attempts, *failed) if each.money]
+    amounts = [a.money for a in attempts if a.money] + [f.money for f in failed if f.money]
     is_touched = bool(record.interruptions or record.failed_starts or record.moved)
     return Story(
         flow_run_id=e.flow_run_id,
