@@ -133,8 +133,8 @@ class _Timeline:
         self._bar(place, runs, stop, _BAR, color=colour, least=True)
         if attempt.warned_at and (attempt.is_interrupted or attempt.is_live):
             warned = max(self._x(attempt.warned_at), start)
-            stripes: dict[str, Any] = {"facecolor": colour, "edgecolor": _PAPER, "hatch": "////", "linewidth": 0}
-            self._bar(place, warned, max(stop, warned), _BAR, **stripes)
+            stripes: dict[str, Any] = {"facecolor": colour, "edgecolor": _PAPER, "hatch": "////"}
+            self._bar(place, warned, max(stop, warned), _BAR, linewidth=0, **stripes)
         self._end(place, attempt, start, self._x(attempt.exited_at or end or begin))
         self._work(place, attempt.work, start, stop)
 

@@ -180,7 +180,7 @@ class _Reader:
         run: FlowRun | None = found.get("run")
         if run is None:
             if "run" in found:
-                self.missing.append("Prefect: it does not know the run, which was deleted there")
+                self.missing.append("Prefect: it knows no run of that id; it was deleted, perhaps")
             return {}
         parts: dict[str, Callable[[], object]] = {
             "history": lambda: self._runs.read_history(flow_run_id),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from localcloud.demo import CHART
+from localcloud.demo import CHART, TIMELINE
 from localcloud.deployment import PROJECT
 from tests.ui.conftest import Played
 
@@ -50,8 +50,9 @@ def test_the_demo_ends_on_fargate_after_three_interruptions(played: Played) -> N
     assert (savings["attempts"], savings["interruptions"]) == (5, 3), "four tasks, and the child's"
     assert (savings["spot_reruns"], savings["on_demand_reruns"]) == (2, 1)
     assert_replayed(result)
-    for suffix in (".png", ".svg"):
-        assert CHART.with_suffix(suffix).stat().st_size > 1000
+    for drawn in (CHART, TIMELINE):
+        for suffix in (".png", ".svg"):
+            assert drawn.with_suffix(suffix).stat().st_size > 1000
     printed = set(map(shape, output.splitlines()))
     assert len(shown_in_the_readme()) > 15
     assert [line for line in shown_in_the_readme() if shape(line) not in printed] == []

@@ -29,6 +29,7 @@ from chalicelib.core.model.pricing import with_assumed
 from chalicelib.core.money.bill import Bill, Deployment, RerunOutcome, bill_of, bill_of_nothing
 from chalicelib.core.money.report import sum_of
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
+from spotctl import context
 from spotctl.errors import RefusedError
 from spotctl.explain.chart import MOST_ROWS, draw
 from spotctl.explain.model import Child, Evidence, Story
@@ -280,6 +281,8 @@ OLDER = replace(
 RUNNING = make_run(
     state=state(StateType.RUNNING, 690), infrastructure_pid=f"{CLUSTER_ARN}::{arn(2)}"
 )
+ONCE = replace(RECORD, interruptions={arn(1): RECORD.interruptions[arn(1)]})
+ASSUMED = with_assumed({k: r for k, r in RATES.items() if k[2] == FARGATE}, Decimal("0.68"))
 WARNED = replace(
     RECORD,
     interruptions={
@@ -314,9 +317,15 @@ LASTING = FailedStart(
             id="a record of an older release: what Prefect says",
         ),
         pytest.param(
-            odd(**HALFWAY, record=replace(RECORD, interruptions={arn(1): RECORD.interruptions[arn(1)]})),
-            ["Running on FARGATE_SPOT after 1 Spot interruption, in 2 tasks", "to now:", "under way",
-             "~0.0", "what has no bill yet is estimated up to now", "1 running (send)"],
+            odd(**HALFWAY, record=ONCE),
+            [
+                "Running on FARGATE_SPOT after 1 Spot interruption, in 2 tasks",
+                "to now:",
+                "under way",
+                "~0.0",
+                "what has no bill yet is estimated up to now",
+                "1 running (send)",
+            ],
             id="under way",
         ),
         pytest.param(
@@ -335,17 +344,21 @@ LASTING = FailedStart(
             id="a missing bill",
         ),
         pytest.param(
-            odd(bills=(bill(FIRST, rates=with_assumed({k: r for k, r in RATES.items() if k[2] == FARGATE}, Decimal("0.68"))),)),
+            odd(bills=(bill(FIRST, rates=ASSUMED),)),
             ["* made with an assumed Spot rate", "* USD paid"],
             id="an assumed rate",
         ),
         pytest.param(
-            odd(record=replace(RECORD, failed_starts={LASTING.key: LASTING, REFUSED.key: REFUSED}),
-                bills=(*COMPLETED.bills, bill_of_nothing(REFUSED.key, RUN_ID, ETL, NOW, SPOT))),
-            ["after 2 Spot interruptions and 2 failed starts, in 3 tasks",
-             "12:10:20 failed start 1 on FARGATE_SPOT: refusal: Capacity is unavailable at this time. →"
-             " 12:10:20 rerun on FARGATE: no Spot capacity",
-             "the run stays Crashed: this was failed start 2; retries allowed: 1 (START_RETRIES=1)"],
+            odd(
+                record=replace(RECORD, failed_starts={LASTING.key: LASTING, REFUSED.key: REFUSED}),
+                bills=(*COMPLETED.bills, bill_of_nothing(REFUSED.key, RUN_ID, ETL, NOW, SPOT)),
+            ),
+            [
+                "after 2 Spot interruptions and 2 failed starts, in 3 tasks",
+                "12:10:20 failed start 1 on FARGATE_SPOT: refusal: Capacity is unavailable at this"
+                " time. → 12:10:20 rerun on FARGATE: no Spot capacity",
+                "stays Crashed: this was failed start 2; retries allowed: 1 (START_RETRIES=1)",
+            ],
             id="failed starts",
         ),
         pytest.param(
@@ -359,14 +372,29 @@ LASTING = FailedStart(
             id="observe mode",
         ),
         pytest.param(
-            odd(record=replace(RECORD, interruptions={
-                arn(1): replace(RECORD.interruptions[arn(1)], rerun_on="", why="the run stays"
-                                " Crashed: it is tagged spot:never-rerun")}),
-                bills=COMPLETED.bills[:1], tasks=(),
-                run=make_run(state=state(StateType.CRASHED, 601, message="not rerun"),
-                             infrastructure_pid=None)),
-            ["Crashed after 1 Spot interruption, in 1 task", "Crashed: not rerun",
-             "the run stays Crashed: it is tagged spot:never-rerun"],
+            odd(
+                record=replace(
+                    RECORD,
+                    interruptions={
+                        arn(1): replace(
+                            RECORD.interruptions[arn(1)],
+                            rerun_on="",
+                            why="the run stays Crashed: it is tagged spot:never-rerun",
+                        )
+                    },
+                ),
+                bills=COMPLETED.bills[:1],
+                tasks=(),
+                run=make_run(
+                    state=state(StateType.CRASHED, 601, message="not rerun"),
+                    infrastructure_pid=None,
+                ),
+            ),
+            [
+                "Crashed after 1 Spot interruption, in 1 task",
+                "Crashed: not rerun",
+                "the run stays Crashed: it is tagged spot:never-rerun",
+            ],
             id="not rerun",
         ),
         pytest.param(
@@ -375,20 +403,38 @@ LASTING = FailedStart(
             id="a record that was cut",
         ),
         pytest.param(
-            odd(record=None, bills=(bill(replace(FIRST, **ENDED_BY_ITSELF), Cause.OTHER),), tasks=(),
-                history=(HISTORY[1], state(StateType.SCHEDULED, 640, name="AwaitingRetry",
-                         message="a person retried it"), *HISTORY[-2:])),
-            ["→ 12:10:40 Prefect: AwaitingRetry: a person retried it", "none came, or it is over 90"],
+            odd(
+                record=None,
+                bills=(bill(replace(FIRST, **ENDED_BY_ITSELF), Cause.OTHER),),
+                tasks=(),
+                history=(
+                    HISTORY[1],
+                    state(
+                        StateType.SCHEDULED,
+                        640,
+                        name="AwaitingRetry",
+                        message="a person retried it",
+                    ),
+                    *HISTORY[-2:],
+                ),
+            ),
+            ["→ 12:10:40 Prefect: AwaitingRetry: a person retried it", "or it is over 90"],
             id="an own retry, and never interrupted",
         ),
         pytest.param(
-            odd(record=None, bills=(), tasks=(), history=HISTORY[:2], work=WORK[:2],
-                run=replace(RUNNING, state=HISTORY[1])),
+            odd(
+                record=None,
+                bills=(),
+                tasks=(),
+                history=HISTORY[:2],
+                work=WORK[:2],
+                run=replace(RUNNING, state=HISTORY[1]),
+            ),
             ["Running", "in 1 task", "2 times on Spot (tag spot-retries:2), then on FARGATE"],
             id="known to Prefect alone",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_odd_is_told_too(evidence: Evidence, told: list[str]) -> None:
     if evidence.run is not None:
         evidence = replace(evidence, run=replace(evidence.run, tags=("spot-retries:2",)))
@@ -421,7 +467,7 @@ def with_many(interruptions: int) -> Evidence:
         pytest.param(with_many(60), id="more than are drawn"),
         pytest.param(Evidence(RUN_ID, NOW, run=make_run(infrastructure_pid=None)), id="no task"),
         pytest.param(
-            Evidence(RUN_ID, NOW, record=RunRecord(RUN_ID, {"x": Interruption("x", 1, "drill", SPOT)})),
+            Evidence(RUN_ID, NOW, record=RunRecord(RUN_ID, {"": Interruption("", 1, "drill", "")})),
             id="no time of anything",
         ),
     ],
@@ -519,7 +565,7 @@ OURS = make_run(work_pool_name="spot")
         (make_run(work_pool_name=None), [], {}, "no work pool: no worker started it"),
         (replace(OURS, deployment_id=None), [], {}, "it has no deployment"),
         (replace(OURS, tags=("spot:never-rerun",)), [], {}, "tagged spot:never-rerun"),
-        (OURS, [], {"policy": Policy(Mode.OPT_IN)}, "MODE is opt-in and it is not tagged spot:rerun"),
+        (OURS, [], {"policy": Policy(Mode.OPT_IN)}, "opt-in and it is not tagged spot:rerun"),
         (OURS, [], {"policy": Policy(Mode.OBSERVE)}, "MODE is observe"),
         (OURS, [], {"pool_type": "process"}, "its work pool is of type process, not ecs"),
         (OURS, [], {"variables": {"launch_type": "EC2"}}, "place it on EC2: only Fargate tasks"),
@@ -561,9 +607,10 @@ def keep(stage: Bench) -> Keep:
 
 
 def test_the_command_tells_what_the_table_has_when_all_else_is_gone(
-    stage: Bench, keep: Keep, tmp_path: Path
+    stage: Bench, keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep()
+    monkeypatch.setattr(context, "_PREFECT_SECONDS", 0.5)
     stage.configure(PREFECT_API_URL="http://127.0.0.1:1/api")
     result = stage.run("explain", ID, "--chart", str(tmp_path / "t.png"))
     assert result.code == 0, result.err
@@ -600,9 +647,10 @@ def test_the_command_asks_prefect_for_what_only_prefect_has(stage: Bench, keep: 
     assert [(each["name"], each["fate"]) for each in answer["attempts"][0]["work"]] == [
         ("load", Fate.KEPT)
     ]
+    stage.answers["POST /work_pools/filter"] = []
     del stage.answers[f"GET {path}"]
     gone = stage.run("explain", ID).answer
-    assert "it does not know the run, which was deleted there" in gone["missing"][0]
+    assert "it knows no run of that id; it was deleted, perhaps" in gone["missing"][0]
 
 
 def test_a_name_that_none_or_several_runs_have_is_refused(stage: Bench) -> None:
