@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
 from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
@@ -278,13 +277,10 @@ def _is_good(result: dict[str, Any]) -> bool:
 
 
 def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
-    run = result["flow_run"]
-    story = _spotctl(cloud, "explain", run["id"], "--table", "--chart", str(TIMELINE))
+    story = _spotctl(
+        cloud, "explain", result["flow_run"]["id"], "--table", "--chart", str(TIMELINE)
+    )
     console.print(f"\n{story}", markup=False, highlight=False)
-    annotation = cloud.prefect.annotation(run["id"])
-    if annotation:
-        console.print("\nWhat people read on the run, in the Prefect UI:\n")
-        console.print(Markdown(annotation))
     oracle = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in result["oracle"].items())
     console.print(f"Oracle: {oracle}.  Zip: {result['zip_bytes'] / 1e6:.2f} MB.")
     console.print(

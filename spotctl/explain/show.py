@@ -16,6 +16,8 @@ WIDTH: Final = 100
 _INDENT: Final = "     "
 _HEAD: Final = ("#", "capacity", "zone", "began", "lasted", "paid USD", "ended by")
 _FIGURES: Final = ("#", "lasted", "paid USD")
+_CONTAINER: Final = ("EssentialContainerExited", "Essential container in task exited")
+"""What ECS says of every task whose container has ended: the exit code says more."""
 _FINISHED: Final = (Fate.KEPT, Fate.DONE)
 
 
@@ -191,7 +193,8 @@ def _end(attempt: Attempt) -> str:
         return "under way"
     if attempt.is_interrupted:
         return f"{attempt.cause} {attempt.interruption or ''}".strip()
-    return attempt.ended_by or attempt.cause or "unknown"
+    said = attempt.ended_by.removeprefix(f"{_CONTAINER[0]}, ").replace(f", {_CONTAINER[1]}", "")
+    return said or attempt.cause or "unknown"
 
 
 def _decided(decided: Decided, at: datetime | None, again: float | None = None) -> Iterator[str]:

@@ -66,7 +66,7 @@ def _headline(e: Evidence, attempts: Sequence[Attempt], failed: Sequence[FailedT
     runs = e.run is None or e.run.state.type in (StateType.RUNNING, StateType.COMPLETED)
     where = f" on {attempts[-1].capacity}" if attempts and runs else ""
     behind = f" after {' and '.join(after)}" if after else ""
-    tasks = f", in {_many(len(attempts), 'task')}" if attempts else "; no task of it is known"
+    tasks = f", in {_many(len(attempts), 'ECS task')}" if attempts else "; no task of it is known"
     return f"{state}{where}{behind}{tasks}"
 
 

@@ -78,7 +78,7 @@ def test_explain_tells_the_story_of_a_run_under_way_and_of_one_that_has_ended(
         assert told.answer["missing"] == []
         assert second["is_live"] == told.answer["is_under_way"] == (told is under_way)
         assert float(told.answer["money"]["cost_usd"]) > 0
-    assert ended.answer["headline"] == "Completed on FARGATE_SPOT after 1 drill, in 2 tasks"
+    assert ended.answer["headline"] == "Completed on FARGATE_SPOT after 1 drill, in 2 ECS tasks"
 
 
 @story

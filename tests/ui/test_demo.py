@@ -5,10 +5,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from localcloud.demo import CHART, TIMELINE
 from localcloud.deployment import PROJECT
 from tests.ui.conftest import Played
+from tests.ui.picture import save
+from tests.ui.test_prefect_ui import IMAGES
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -53,6 +56,7 @@ def test_the_demo_ends_on_fargate_after_three_interruptions(played: Played) -> N
     for drawn in (CHART, TIMELINE):
         for suffix in (".png", ".svg"):
             assert drawn.with_suffix(suffix).stat().st_size > 1000
+    save(Image.open(TIMELINE.with_suffix(".png")).convert("RGB"), IMAGES / "timeline.png")
     printed = set(map(shape, output.splitlines()))
     assert len(shown_in_the_readme()) > 15
     assert [line for line in shown_in_the_readme() if shape(line) not in printed] == []

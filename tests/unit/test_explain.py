@@ -211,7 +211,7 @@ def shown(story: Story) -> str:
 
 def test_a_run_that_was_interrupted_and_moved_is_told_from_beginning_to_end() -> None:
     story = story_of(COMPLETED)
-    assert story.headline == "Completed on FARGATE after 2 Spot interruptions, in 3 tasks"
+    assert story.headline == "Completed on FARGATE after 2 Spot interruptions, in 3 ECS tasks"
     assert [a.capacity for a in story.attempts] == [SPOT, SPOT, FARGATE]
     assert [a.again_seconds for a in story.attempts] == [91.0, 91.0, None]
     assert [a.decided and a.decided.due_seconds for a in story.attempts] == [0.8, 0.5, None]
@@ -237,7 +237,7 @@ def test_a_run_that_was_interrupted_and_moved_is_told_from_beginning_to_end() ->
         "task runs: 1 skipped, 1 repeated, 1 lost (send)",
         "→ 12:09:59 rerun on FARGATE_SPOT: 1 of 1 interruptions on Spot (SPOT_RETRIES=1); due 0.8 s"
         " after the exit, running again after 1 min 31 s",
-        "EssentialContainerExited, exit code 0",
+        "0.003333 exit code 0 task runs:",
         "quiet-hare is Completed, in containers of its own: spotctl explain 00000000",
     ):
         assert told in text
@@ -252,7 +252,7 @@ FORGOTTEN = replace(
 def test_record_and_bills_are_enough_for_attempts_decisions_and_money() -> None:
     story, whole = story_of(FORGOTTEN), story_of(COMPLETED)
     assert story.deployment == "etl/daily"
-    assert story.headline == "State unknown on FARGATE after 2 Spot interruptions, in 3 tasks"
+    assert story.headline == "State unknown on FARGATE after 2 Spot interruptions, in 3 ECS tasks"
     assert [a.availability_zone for a in story.attempts] == ["us-east-1b"] * 3
     assert [a.ended_at for a in story.attempts] == [a.ended_at for a in whole.attempts]
     assert [a.ended_by for a in story.attempts][-1].startswith(
@@ -319,7 +319,7 @@ LASTING = FailedStart(
         pytest.param(
             odd(**HALFWAY, record=ONCE),
             [
-                "Running on FARGATE_SPOT after 1 Spot interruption, in 2 tasks",
+                "Running on FARGATE_SPOT after 1 Spot interruption, in 2 ECS tasks",
                 "to now:",
                 "under way",
                 "~0.0",
@@ -354,7 +354,7 @@ LASTING = FailedStart(
                 bills=(*COMPLETED.bills, bill_of_nothing(REFUSED.key, RUN_ID, ETL, NOW, SPOT)),
             ),
             [
-                "after 2 Spot interruptions and 2 failed starts, in 3 tasks",
+                "after 2 Spot interruptions and 2 failed starts, in 3 ECS tasks",
                 "12:10:20 failed start 1 on FARGATE_SPOT: refusal: Capacity is unavailable at this"
                 " time. → 12:10:20 rerun on FARGATE: no Spot capacity",
                 "stays Crashed: this was failed start 2; retries allowed: 1 (START_RETRIES=1)",
@@ -391,7 +391,7 @@ LASTING = FailedStart(
                 ),
             ),
             [
-                "Crashed after 1 Spot interruption, in 1 task",
+                "Crashed after 1 Spot interruption, in 1 ECS task",
                 "Crashed: not rerun",
                 "the run stays Crashed: it is tagged spot:never-rerun",
             ],
@@ -430,7 +430,7 @@ LASTING = FailedStart(
                 work=WORK[:2],
                 run=replace(RUNNING, state=HISTORY[1]),
             ),
-            ["Running", "in 1 task", "2 times on Spot (tag spot-retries:2), then on FARGATE"],
+            ["Running", "in 1 ECS task", "2 times on Spot (tag spot-retries:2), then on FARGATE"],
             id="known to Prefect alone",
         ),
     ],

@@ -27,7 +27,7 @@ def test_help_lists_every_command_with_a_line_about_it() -> None:
     assert any("Exit codes" in line for line in lines)
     for command in (
         *("deploy", "status", "drill", "report", "replay", "redrive", "teardown"),
-        *("pause", "resume"),
+        *("pause", "resume", "explain"),
     ):
         [line] = [line for line in lines if line.split()[1:2] == [command]]
         assert len(line.split()) > 5
