@@ -63,12 +63,16 @@ def id_in(run: str) -> UUID | None:
 def find(context: Context, output: Output, run: str) -> UUID:
     """Return the id of the run that an operator named: by id, URL or name.
 
-    Raises RefusedError: no run has the name, or several have; those are listed first. Also
-    PrefectSpotError, where a name has to be looked up and Prefect does not answer.
+    Raises RefusedError: no run has the name, or several have; those are listed first; or a name has
+    to be looked up, and Prefect does not answer. Also botocore's errors.
     """
     if found := id_in(run):
         return found
-    runs = context.prefect.runs_named(run)
+    try:
+        runs = context.prefect.runs_named(run)
+    except PrefectSpotError as error:
+        next_step = f"pass the run's id, which needs no Prefect, or: {error.next_step}"
+        raise RefusedError(f"names are known to Prefect alone: {error.what}", next_step) from None
     if len(runs) == 1:
         return runs[0].id
     if not runs:

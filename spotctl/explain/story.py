@@ -43,7 +43,7 @@ def story_of(e: Evidence) -> Story:
         began_at=min(begins, default=None),
         ended_at=e.now if is_under_way and begins else max(ends, default=None),
         is_under_way=is_under_way,
-        untouched=() if is_touched else e.obstacles or (_as_nothing_happened(e),),
+        untouched=() if is_touched else e.obstacles or (_as_nothing_happened(e, attempts),),
         notes=tuple(_notes(record, attempts)),
         missing=e.missing,
     )
@@ -62,7 +62,7 @@ def _headline(e: Evidence, attempts: Sequence[Attempt], failed: Sequence[FailedT
         )
         if number
     ]
-    state = e.run.state.name if e.run else "State unknown"
+    state = e.run.state.name if e.run else "State unknown, last"
     runs = e.run is None or e.run.state.type in (StateType.RUNNING, StateType.COMPLETED)
     where = f" on {attempts[-1].capacity}" if attempts and runs else ""
     behind = f" after {' and '.join(after)}" if after else ""
@@ -74,8 +74,14 @@ def _many(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def _as_nothing_happened(e: Evidence) -> str:
+def _as_nothing_happened(e: Evidence, attempts: Sequence[Attempt]) -> str:
     """Why nothing is on record of a run that would be rescued."""
+    if number := sum(attempt.is_interrupted for attempt in attempts):
+        are = "are" if number > 1 else "is"
+        return (
+            f"{_many(number, 'interruption')} of it {are} not on record: react had no event of"
+            " them, or failed; sweep looks every five minutes; run spotctl status"
+        )
     what = "no interruption and no failed start of it is on record"
     if e.run is None or e.run.state.is_final:
         return f"{what}: none came, or it is over 90 days ago"

@@ -237,7 +237,7 @@ def test_a_run_that_was_interrupted_and_moved_is_told_from_beginning_to_end() ->
         "task runs: 1 skipped, 1 repeated, 1 lost (send)",
         "→ 12:09:59 rerun on FARGATE_SPOT: 1 of 1 interruptions on Spot (SPOT_RETRIES=1); due 0.8 s"
         " after the exit, running again after 1 min 31 s",
-        "0.003333 exit code 0 task runs:",
+        "exit code 0 task runs: 2 skipped, 1 repeated",
         "quiet-hare is Completed, in containers of its own: spotctl explain 00000000",
     ):
         assert told in text
@@ -252,7 +252,9 @@ FORGOTTEN = replace(
 def test_record_and_bills_are_enough_for_attempts_decisions_and_money() -> None:
     story, whole = story_of(FORGOTTEN), story_of(COMPLETED)
     assert story.deployment == "etl/daily"
-    assert story.headline == "State unknown on FARGATE after 2 Spot interruptions, in 3 ECS tasks"
+    assert story.headline == (
+        "State unknown, last on FARGATE after 2 Spot interruptions, in 3 ECS tasks"
+    )
     assert [a.availability_zone for a in story.attempts] == ["us-east-1b"] * 3
     assert [a.ended_at for a in story.attempts] == [a.ended_at for a in whole.attempts]
     assert [a.ended_by for a in story.attempts][-1].startswith(
@@ -365,6 +367,11 @@ LASTING = FailedStart(
             odd(record=replace(RECORD, moved=Moved("deadline", "3 h of work are left"))),
             ["started on FARGATE, by deadline: 3 h of work are left"],
             id="moved before its start",
+        ),
+        pytest.param(
+            odd(record=None),
+            ["2 interruptions of it are not on record: react had no event of them, or failed"],
+            id="interrupted, and not on record",
         ),
         pytest.param(
             odd(policy=Policy(mode=Mode.OBSERVE), record=OLDER),
@@ -662,4 +669,6 @@ def test_a_name_that_none_or_several_runs_have_is_refused(stage: Bench) -> None:
         assert told in result.err
     stage.answers["POST /flow_runs/filter"] = []
     assert stage.run("explain", "x").is_refused("no flow run named 'x'", "pass its id")
+    del stage.answers["POST /flow_runs/filter"]
+    assert stage.run("explain", "x").is_refused("404", "pass the run's id")
     assert stage.run("explain", ID).is_refused(f"nothing is known of flow run {ID}", "--stage")

@@ -77,11 +77,11 @@ class Amounts:
 class Bill:
     """One stopped task's, or a failed start's: then `task_arn` is `FailedStart.key`.
 
-    `seconds` are charged ones, `wasted_seconds` those to be redone. `seconds` is None, and so is `amounts`, where ECS reported no times; `amounts` also where there
-    is no rate or no size. `shortcomings` says what is missing: then the bill is partial.
+    `seconds` are charged ones, `wasted_seconds` those to be redone. `seconds` and `amounts` are
+    None where ECS reported no times; `amounts` also where there is no rate or no size.
+    `shortcomings` says what is missing: then the bill is partial.
     `began_at` is when AWS began to charge, None where ECS did not report it. `started`: a container
-    was; otherwise it is a failed start, and no attempt. `availability_zone` and `ended_by` are the
-    task's, for `spotctl explain`; empty in bills of older releases.
+    was; else it is a failed start, and no attempt. Zone and `ended_by` are the task's.
     """
 
     task_arn: str
@@ -147,10 +147,9 @@ def never_started(task: Task) -> bool:
 
 
 def cause_of(task: Task, *, warned: bool = False) -> Cause:
-    """Return why a task stopped; `warned`: a Spot warning for it is on record.
+    """Return why a task stopped, as the rescue has it; `warned`: a Spot warning is on record.
 
-    It is what the rescue goes by. A task of no flow run, which none looks after, never is a failed
-    start.
+    A task of no flow run, which none looks after, never is a failed start.
     """
     return (snapshot.cause_of if task.flow_run_id else classify)(task, warned=warned)
 
@@ -230,9 +229,9 @@ def bill_of_nothing(
 ) -> Bill:
     """Return the bill of a failed start that AWS charged nothing for; `key`: `FailedStart.key`."""
     return Bill(
-        task_arn=key,
-        flow_run_id=flow_run_id,
-        deployment=deployment,
+        key,
+        flow_run_id,
+        deployment,
         ended_at=ended_at,
         capacity=capacity,
         cause=Cause.FAILED_START,
