@@ -25,7 +25,6 @@ from chalicelib.core.model.pricing import (
     seconds_between,
     size_of,
 )
-from chalicelib.core.model.text import one_line
 from chalicelib.core.rescue import snapshot
 from chalicelib.core.rescue.rerun_state import was_made_due
 
@@ -133,8 +132,7 @@ class Span:
 
 def believed(task: Task, now: datetime) -> Task:
     """Return the task without the times that cannot be: before Fargate's, or in the future."""
-    times = {name: getattr(task, name) for name in _AT}
-    latest = now + CLOCKS_DIFFER
+    times, latest = {name: getattr(task, name) for name in _AT}, now + CLOCKS_DIFFER
     odd = [name for name, at in times.items() if at and not FARGATE_SINCE <= at <= latest]
     unknown: dict[str, Any] = dict.fromkeys(odd)
     return replace(task, **unknown) if odd else task
@@ -206,12 +204,12 @@ def bill_of(
             useful_usd=cost_usd(on_demand, span.seconds - wasted, size),
         )
     return Bill(
-        task_arn=task.arn,
-        flow_run_id=task.flow_run_id,
-        deployment=deployment,
-        ended_at=ended_at,
-        capacity=task.capacity,
-        cause=cause,
+        task.arn,
+        task.flow_run_id,
+        deployment,
+        ended_at,
+        task.capacity,
+        cause,
         seconds=span.seconds if span else None,
         wasted_seconds=wasted,
         amounts=amounts,
@@ -219,7 +217,7 @@ def bill_of(
         shortcomings=tuple(text for text, is_so in lacks.items() if is_so),
         began_at=span.start if span else None,
         started=started,
-        availability_zone=one_line(task.availability_zone),
+        availability_zone=task.availability_zone,
         ended_by=task.ended_by,
     )
 
