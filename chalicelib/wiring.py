@@ -151,6 +151,7 @@ def context_of(
         with_timeout=lambda most: prefect(_countdown(min(most, seconds_left()))),
         records=RunTable(_dynamodb(), chosen.stack_name, owner),
         bills=_late(_bills),
+        bills_in_time=_late(_bills_in_time),
         tasks=_late(_tasks),
         log=log_of_function(),
         now=_now,
@@ -316,6 +317,15 @@ def _bills() -> "BillTable":
     from chalicelib.adapters.bills import BillTable  # 5 ms of a cold start's 220, in CPU
 
     return BillTable(_dynamodb(), settings().stack_name)
+
+
+@cache
+def _bills_in_time() -> "BillTable":
+    from chalicelib.adapters.bills import BillTable
+
+    # At most 2 s and one attempt for each of a fact's few requests.
+    once = Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1})
+    return BillTable(boto3.client("dynamodb", config=AWS_CONFIG.merge(once)), settings().stack_name)
 
 
 @cache

@@ -259,15 +259,17 @@ class Context:
     `grace` is what `react` is given before `sweep` repairs, `pending_grace` what a worker is given
     to bring up the task of a run that it picked up. `gather` makes calls that do not depend
     on each other, all of them whatever fails, and returns their results or raises the first
-    failure. `with_timeout` makes a Prefect that gives up after so many seconds; `pause` waits so
-    many; `seconds_left` of the invocation. `measure` hands on values for CloudWatch. `paused`
-    returns the stage's pause, as it was ten seconds ago at most.
+    failure. `with_timeout` makes a Prefect that gives up after so many seconds; `bills_in_time`
+    gives up each request after two. `pause` waits so many seconds; `seconds_left` of the
+    invocation. `measure` hands on values for CloudWatch. `paused` returns the stage's pause, as it
+    was ten seconds ago at most.
     """
 
     prefect: Prefect
     with_timeout: Callable[[float], Prefect]
     records: Records
     bills: Bills
+    bills_in_time: Bills
     tasks: Tasks
     log: Log
     now: Callable[[], datetime]

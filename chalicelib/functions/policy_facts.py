@@ -111,7 +111,9 @@ def _evidence(context: Context, snapshot: Snapshot) -> facts.SpotEvidence | Miss
     def read() -> facts.SpotEvidence:
         task, is_spot = snapshot.task, snapshot.cause is Cause.SPOT_INTERRUPTION
         is_first = not {*snapshot.record.interruptions} - {snapshot.subject.arn}
-        counts = task is not None and is_first and is_spot and context.bills.unbilled([task.arn])
+        counts = (
+            task is not None and is_first and is_spot and context.bills_in_time.unbilled([task.arn])
+        )
         return evidence_of(_recent_sums(context), task if counts else None)
 
     return _read(context, "the interruption rate", read)
@@ -123,7 +125,9 @@ def _recent_sums(context: Context) -> list[DailySum]:
     least_left = context.seconds_left() - SECONDS_FOR_FACTS
     today = context.now().date()
     for done, window in pairwise((0, *WINDOWS_DAYS)):
-        sums += context.bills.read_sums([today - timedelta(days=n) for n in range(done, window)])
+        sums += context.bills_in_time.read_sums(
+            [today - timedelta(days=n) for n in range(done, window)]
+        )
         if total(sums).first_spot_hours >= ENOUGH_SPOT_HOURS:
             break
         if context.seconds_left() < least_left:

@@ -296,6 +296,7 @@ class Universe:
             with_timeout=lambda _seconds: prefect,
             records=records,
             bills=self.wire.around(self.bills, "bills"),
+            bills_in_time=self.wire.around(self.bills, "bills"),
             tasks=self.wire.around(InMemoryTasks(self.tasks, self.shows_stopped), "tasks"),
             log=self.log,
             now=self.clock,

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 
 from chalicelib import wiring
@@ -33,7 +33,7 @@ from chalicelib.functions.sweep import sweep
 from tests.make import NOW, RUN_ID, make_event, make_table
 from tests.unit.emf import printed_data
 from tests.unit.lambda_bench import Context, forget
-from tests.unit.scripted_server import ScriptedServer, silence
+from tests.unit.scripted_server import ScriptedServer, answer, silence
 
 
 @pytest.fixture
@@ -195,6 +195,19 @@ def test_who_asks_in_a_hurry_does_not_wait_for_a_prefect_that_says_nothing(
         with pytest.raises(PrefectUnavailableError):
             with_timeout.find_completed_runs(RUN_ID, 20)
         assert time.monotonic() - began < 5
+        never.set()
+
+
+def test_a_fact_does_not_wait_for_a_table_that_says_nothing(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        settings.setenv(name, "testing")
+    never = threading.Event()
+    with ScriptedServer([silence(never), answer(400)]) as server:
+        settings.setenv("AWS_ENDPOINT_URL_DYNAMODB", server.url)
+        with pytest.raises(ReadTimeoutError):
+            wiring.context_of(Context()).bills_in_time.read_sums([NOW.date()])
         never.set()
 
 
