@@ -44,7 +44,7 @@ def story_of(e: Evidence) -> Story:
         ended_at=e.now if is_under_way and begins else max(ends, default=None),
         is_under_way=is_under_way,
         untouched=() if is_touched else e.obstacles or (_as_nothing_happened(e, attempts),),
-        notes=tuple(_notes(record, attempts)),
+        notes=tuple(_notes(e, record, attempts)),
         missing=e.missing,
     )
 
@@ -94,12 +94,20 @@ def _as_nothing_happened(e: Evidence, attempts: Sequence[Attempt]) -> str:
     )
 
 
-def _notes(record: RunRecord, attempts: Sequence[Attempt]) -> Iterator[str]:
+def _notes(e: Evidence, record: RunRecord, attempts: Sequence[Attempt]) -> Iterator[str]:
     unpriced = sum(a.money is None for a in attempts)
     if unpriced:
         yield f"{_many(unpriced, 'task')} of {len(attempts)} without a price: not in the sums"
     if any(a.is_estimate for a in attempts):
         yield "what has no bill yet is estimated up to now, as if it were all useful"
+    shown = {task.arn for task in e.tasks}
+    if gone := sum(a.task_arn not in shown for a in attempts):
+        yield (
+            f"ECS shows {gone} of {_many(len(attempts), 'task')} no more, as is usual an hour after"
+            " the end: when their containers started is not known"
+        )
+    if len(attempts) > 1 and not e.history:
+        yield "without Prefect's states, a rerun counts as running once AWS charged for its task"
     if record.interruptions and record.interrupted > len(record.interruptions):
         gone = record.interrupted - len(record.interruptions)
         yield f"the first {gone} interruptions are no longer on record"

@@ -267,6 +267,7 @@ def test_record_and_bills_are_enough_for_attempts_decisions_and_money() -> None:
     assert story.money == whole.money
     assert story.attempts[0].again_seconds == 61.0, "until the next task was charged"
     assert "missing Prefect (run): connection refused" in shown(story)
+    assert "ECS shows 3 of 3 tasks no more" in shown(story)
 
 
 def of_older_release(noted: Interruption) -> Interruption:
