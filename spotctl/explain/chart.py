@@ -167,16 +167,17 @@ class _Timeline:
         """The task runs, in a strip below the bar; within it, though Prefect's clock may differ."""
         least = 0.004 * self._length
         self._beside(start, stop, place + 0.27, work_in_words(work), _GREY)
+        strips: dict[str, list[tuple[float, float]]] = {}
         for each in work:
             begin = min(max(self._x(each.began_at), start), stop)
             is_cut = each.fate in (Fate.LOST, Fate.RUNNING) and each.ended_at is None
             end = stop if is_cut else min(self._x(each.ended_at or each.began_at), stop)
-            look: dict[str, Any] = {"facecolor": _REPEATED if each.repeats else _WORK[each.fate]}
-            if each.fate in (Fate.LOST, Fate.FAILED):
-                look = {"facecolor": _WORK[each.fate]}
-            if each.repeats and each.fate is Fate.LOST:
-                look |= {"hatch": "xxx", "edgecolor": _REPEATED}
-            self._bar(place + 0.27, begin, max(end, begin + least), _STRIP, **look)
+            is_again = each.repeats and each.fate not in (Fate.LOST, Fate.FAILED)
+            colour = _REPEATED if is_again else _WORK[each.fate]
+            strips.setdefault(colour, []).append((begin, max(end - begin, least)))
+        for colour, spans in strips.items():
+            where = (place + 0.27 - _STRIP / 2, _STRIP)
+            self._axes.broken_barh(spans, where, facecolors=colour, zorder=3)
 
     def _gap(self, place: int, before: Attempt, after: Attempt) -> None:
         """The wait until the flow ran again: dotted, before the bar."""

@@ -471,8 +471,7 @@ def with_many(interruptions: int) -> Evidence:
             id="failed starts",
         ),
         pytest.param(odd(history=tuple(AT_PREFECTS)), id="two clocks"),
-        pytest.param(with_many(20), id="21 tasks"),
-        pytest.param(with_many(60), id="more than are drawn"),
+        pytest.param(with_many(40), id="more tasks than are drawn"),
         pytest.param(Evidence(RUN_ID, NOW, run=make_run(infrastructure_pid=None)), id="no task"),
         pytest.param(
             Evidence(RUN_ID, NOW, record=RunRecord(RUN_ID, {"": Interruption("", 1, "drill", "")})),
