@@ -206,8 +206,9 @@ def _decided(decided: Decided, at: datetime | None, again: float | None = None) 
         *([f"due {lasted(due)} after the exit"] if due is not None else []),
         *([f"running again after {lasted(again)}"] if again is not None else []),
     ]
-    then = f"; {', '.join(after)}" if after else ""
-    yield from _wrapped(f"{when}{decided.what}{why}{then}", f"{_INDENT}→ ")
+    yield from _wrapped(f"{when}{decided.what}{why}", f"{_INDENT}→ ")
+    if after:
+        yield f"{_INDENT}  {', '.join(after)}"
 
 
 def _failed(failed: FailedToStart) -> Iterator[str]:
@@ -232,7 +233,7 @@ def _named(name: str, text: str) -> Iterator[str]:
 def _wrapped(text: str, begin: str) -> Iterator[str]:
     """Lines of at most `WIDTH`, the text cleaned: its own line breaks and escapes are gone."""
     shown = clean(brief(text))
-    lines = wrap(shown, WIDTH - len(begin), break_long_words=False) or [""]
+    lines = wrap(shown, WIDTH - len(begin), break_on_hyphens=False) or [""]
     yield begin + lines[0]
     for line in lines[1:]:
         yield " " * len(begin) + line

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.timeout(900)
 def shape(line: str) -> str:
     """A line that the demo prints without what is different each time: numbers, names, widths."""
     named = re.sub(r"([Ff]low run) [a-z]+(-[a-z]+)+", r"\1 NAME", line)
+    named = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", named)
     return " ".join(re.sub(r"\d[\d.:]*", "N", named).split())
 
 

@@ -235,7 +235,7 @@ def test_a_run_that_was_interrupted_and_moved_is_told_from_beginning_to_end() ->
         "23 Nov 2026 12:00:00 to 12:30:00 UTC: 30 min, 3 min 02 s of that between tasks.",
         "task runs: 1 done, 1 lost (load)",
         "task runs: 1 skipped, 1 repeated, 1 lost (send)",
-        "→ 12:09:59 rerun on FARGATE_SPOT: 1 of 1 interruptions on Spot (SPOT_RETRIES=1); due 0.8 s"
+        "→ 12:09:59 rerun on FARGATE_SPOT: 1 of 1 interruptions on Spot (SPOT_RETRIES=1) due 0.8 s"
         " after the exit, running again after 1 min 31 s",
         "exit code 0 task runs: 2 skipped, 1 repeated",
         "quiet-hare is Completed, in containers of its own: spotctl explain 00000000",
