@@ -63,9 +63,10 @@ def draw(story: Story, png: Path, svg: Path) -> None:
     axes = figure.subplots()
     figure.subplots_adjust(0.115, _BELOW / height, 0.855, 1 - _ABOVE / height)
     _Timeline(axes, story).draw(rows)
-    for line, (text, look) in enumerate(_head(story, left_out)):
+    for line, (text, length, look) in enumerate(_head(story, left_out)):
         y = 1 - (0.24 + 0.27 * line) / height
-        figure.text(0.012, y, _plain(text), ha="left", va="center", parse_math=False, **look)
+        shown = _plain(text, length)
+        figure.text(0.012, y, shown, ha="left", va="center", parse_math=False, **look)
     _legend(figure)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a character that the font lacks is shown as a box
@@ -266,17 +267,17 @@ class _Timeline:
         return 0.0 if self._zero is None else (at - self._zero).total_seconds()
 
 
-def _head(story: Story, left_out: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The lines above the timeline: which run, what became of it, and the money."""
+def _head(story: Story, left_out: int) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    """The lines above the timeline, with what fits: which run, what became of it, the money."""
     of = f" · {story.deployment}" if story.deployment else ""
     name = f"Flow run {story.name or story.flow_run_id}{of}"
-    yield name, {"fontsize": 13, "fontweight": "bold", "color": _INK}
+    yield name, 100, {"fontsize": 13, "fontweight": "bold", "color": _INK}
     took = f" · {lasted(story.seconds)}" if story.began_at else ""
     more = f" · {left_out} rows left out" * bool(left_out)
-    yield f"{story.headline}{took}{more}", {"fontsize": 10.5, "color": _INK}
+    yield f"{story.headline}{took}{more}", 125, {"fontsize": 10.5, "color": _INK}
     waiting = f"{lasted(story.waiting_seconds)} between tasks · " * (story.waiting_seconds > 0)
     if story.attempts:
-        yield f"{waiting}{money_in_words(story)}", {"fontsize": 9.5, "color": _GREY}
+        yield f"{waiting}{money_in_words(story)}", 140, {"fontsize": 9.5, "color": _GREY}
 
 
 def _legend(figure: Figure) -> None:
@@ -315,7 +316,7 @@ def _clock(seconds: float, length: float) -> str:
     return f"{large}:{small:02}"
 
 
-def _plain(text: str) -> str:
-    """Cleaned and cut. Whoever draws it switches matplotlib's formulas off."""
+def _plain(text: str, length: int = LONGEST_TEXT) -> str:
+    """Cleaned and cut. The caller switches matplotlib's formulas off."""
     shown = clean(text)
-    return shown if len(shown) <= LONGEST_TEXT else f"{shown[: LONGEST_TEXT - 1]}…"
+    return shown if len(shown) <= length else f"{shown[: length - 1]}…"
