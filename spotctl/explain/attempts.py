@@ -43,7 +43,7 @@ def attempts_of(e: Evidence, record: RunRecord) -> tuple[Attempt, ...]:
     for key in dict.fromkeys((*record.interruptions, *bills, *tasks)):
         noted, bill, task = record.interruptions.get(key), bills.get(key), tasks.get(key)
         if noted or not _never_started(bill, task, record.failed_starts.get(key)):
-            found.append(_attempt(e, key, noted, bill, task))
+            found.append(_attempt(e, record, key, bill, task))
     known = {*record.interruptions, *record.failed_starts, *bills, *tasks}
     if e.run is not None and (arn := noted_task(e.run)[1]).startswith("arn:") and arn not in known:
         found.append(_seen_by_prefect(e, e.run, arn, record.next_capacity))
@@ -70,13 +70,6 @@ def failed_starts_of(e: Evidence, record: RunRecord) -> tuple[FailedToStart, ...
     for key, failed in record.failed_starts.items():
         if failed.lost_start:
             continue  # its host died: an attempt
-        what, _, why = failed.why.partition(": ")
-        if failed.not_rerun:
-            what, why = "not started again", failed.not_rerun
-        elif not what:
-            again = f"started again on {failed.retry_on}"
-            what = again if failed.retry_on else "not started again"
-        decided = Decided(what, why, _due_at(key, e.history) or failed.recorded_at)
         arn, bill = key if key.startswith("arn:") else "", bills.pop(key, None)
         found.append(
             FailedToStart(
@@ -84,20 +77,20 @@ def failed_starts_of(e: Evidence, record: RunRecord) -> tuple[FailedToStart, ...
                 capacity=failed.capacity,
                 kind=failed.kind,
                 reason=failed.reason,
-                decided=decided,
+                decided=_decided_of_start(e, failed),
                 number=failed.number,
                 task_arn=arn,
                 money=bill.amounts if bill else None,
             )
         )
-    for key, bill in bills.items():
-        if key not in record.interruptions:
-            unknown, reason = Decided("unknown"), bill.ended_by
-            found.append(
-                FailedToStart(
-                    bill.ended_at, bill.capacity, "", reason, unknown, 1, key, bill.amounts
-                )
-            )
+    ends = {key: (b.ended_at, b.capacity, b.ended_by, b.amounts) for key, b in bills.items()}
+    for task in e.tasks:
+        if _never_started(None, task, None) and task.arn not in {b.task_arn for b in e.bills}:
+            ends[task.arn] = (task.exited_at or e.now, task.capacity, task.ended_by, None)
+    for key in ends.keys() - record.interruptions.keys() - record.failed_starts.keys():
+        at, capacity, reason, amounts = ends[key]
+        unknown = Decided("not on record")
+        found.append(FailedToStart(at, capacity, "", reason, unknown, 1, key, amounts))
     return tuple(sorted(found, key=lambda failed: failed.at or NEVER))
 
 
@@ -110,10 +103,10 @@ def _never_started(bill: Bill | None, task: Task | None, failed: FailedStart | N
 
 
 def _attempt(
-    e: Evidence, key: str, noted: Interruption | None, bill: Bill | None, task: Task | None
+    e: Evidence, record: RunRecord, key: str, bill: Bill | None, task: Task | None
 ) -> Attempt:
     """Join what is known: the bill before ECS, ECS before the record, where they say the same."""
-    attempt = Attempt(key, "")
+    attempt, noted = Attempt(key, ""), record.interruptions.get(key)
     if noted is not None:
         attempt = replace(
             attempt,
@@ -132,6 +125,7 @@ def _attempt(
         attempt = replace(
             attempt,
             capacity=task.capacity,
+            created_at=task.created_at,
             availability_zone=task.availability_zone or attempt.availability_zone,
             began_at=task.billed_from or attempt.began_at,
             started_at=task.started_at,
@@ -159,7 +153,7 @@ def _attempt(
         is_live=is_live,
         cause="" if is_live else attempt.cause,
         loses_work=not is_live and attempt.cause in _LOSES and not _was_over(e, attempt, noted),
-        decided=_decided(e, attempt, noted),
+        decided=_decided(e, attempt, noted, record.failed_starts.get(key)),
         money=priced.amounts if priced else None,
         is_estimate=bill is None and priced is not None,
         is_assumed=priced is not None and priced.is_assumed,
@@ -191,9 +185,22 @@ def _was_over(e: Evidence, attempt: Attempt, noted: Interruption | None) -> bool
     return bool(before) and before[-1].is_over
 
 
-def _decided(e: Evidence, attempt: Attempt, noted: Interruption | None) -> Decided | None:
+def _decided_of_start(e: Evidence, failed: FailedStart) -> Decided:
+    what, _, why = failed.why.partition(": ")
+    if failed.not_rerun:
+        what, why = "not started again", failed.not_rerun
+    elif not what:
+        again = f"started again on {failed.retry_on}"
+        what = again if failed.retry_on else "not started again"
+    due = _due(failed.key, e.history)
+    return Decided(what, why, due.timestamp if due else failed.recorded_at)
+
+
+def _decided(
+    e: Evidence, attempt: Attempt, noted: Interruption | None, failed: FailedStart | None
+) -> Decided | None:
     if noted is None:
-        return None
+        return _decided_of_start(e, failed) if failed else None
     parked = _first(e.history, park_ids_of(attempt.task_arn, e.history))
     due = _due(attempt.task_arn, e.history)
     what, _, why = noted.why.partition(": ")
@@ -260,11 +267,6 @@ def _with_work(e: Evidence, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
 
 def _due(key: str, history: Sequence[RunState]) -> RunState | None:
     return _first(history, {due_id(park_id) for park_id in park_ids_of(key, history)})
-
-
-def _due_at(key: str, history: Sequence[RunState]) -> datetime | None:
-    due = _due(key, history)
-    return due.timestamp if due else None
 
 
 def _first(history: Sequence[RunState], ids: frozenset[object] | set[object]) -> RunState | None:

@@ -69,9 +69,10 @@ class Decided:
 class Attempt:
     """A task of the run. `number` counts from 1.
 
-    `began_at`: AWS charges from here; `started_at`: the container; `running_at`: the flow's code.
-    `is_live`: it has not ended, as far as it is known; then `cause` is empty. `interruption`: its
-    number in the record, 0 for none. `loses_work`: what it had not kept has to be done again.
+    `created_at`: ECS accepted it; `began_at`: AWS charges from here; `started_at`: the container;
+    `running_at`: the flow's code. `is_live`: it has not ended, as far as it is known; then `cause`
+    is empty. `interruption`: its number in the record, 0 for none. `loses_work`: what it had not
+    kept has to be done again.
     `again_seconds`: from its exit until the flow ran again. `money` is None where it has no price;
     `is_estimate`: there is no bill yet.
     """
@@ -80,6 +81,7 @@ class Attempt:
     capacity: str
     number: int = 0
     availability_zone: str = ""
+    created_at: datetime | None = None
     began_at: datetime | None = None
     started_at: datetime | None = None
     running_at: datetime | None = None
@@ -108,7 +110,7 @@ class Attempt:
     def order(self) -> datetime:
         """The earliest that is known of it."""
         known = (self.began_at, self.started_at, self.running_at, self.warned_at, self.exited_at)
-        return min(filter(None, (*known, self.ended_at)), default=NEVER)
+        return min(filter(None, (*known, self.ended_at)), default=self.created_at or NEVER)
 
     def count(self, fate: Fate) -> int:
         """How many of its task runs have that fate."""

@@ -95,7 +95,7 @@ def money_in_words(story: Story) -> str:
 
 
 def usd_of(attempt: Attempt) -> str:
-    """Return what it cost: marked where the rate is assumed, "so far" where it is not billed."""
+    """Return what it cost: marked where the rate is assumed, ~ where it is not billed."""
     if attempt.money is None:
         return "unknown" if not attempt.is_live else ""
     mark = ASSUMED_MARK * attempt.is_assumed
@@ -133,7 +133,8 @@ def _duration(story: Story) -> Iterator[str]:
     if story.began_at is None:
         return
     waiting = f", {lasted(story.waiting_seconds)} of that between tasks"
-    until = "now" if story.is_under_way else f"{_clock(story.ended_at, story)} UTC"
+    ended_at = None if story.is_under_way else story.ended_at
+    until = f"{_clock(ended_at, story)} UTC" if ended_at else "now"
     yield (
         f"{story.began_at:%d %b %Y %H:%M:%S} to {until}: {lasted(story.seconds)}"
         f"{waiting * (story.waiting_seconds > 0)}."
@@ -176,13 +177,14 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _cells(attempt: Attempt, story: Story) -> tuple[str, ...]:
-    seconds = how_long(attempt, story)
+    seconds, began_at = how_long(attempt, story), attempt.began_at or attempt.started_at
+    began_at, not_known = began_at or attempt.running_at, "" if attempt.is_live else "unknown"
     return (
         str(attempt.number),
         attempt.capacity or "unknown",
         attempt.availability_zone or "unknown",
-        _clock(attempt.began_at or attempt.started_at or attempt.running_at, story),
-        "unknown" if seconds is None else lasted(seconds),
+        _clock(began_at, story) if began_at else not_known or "not yet",
+        not_known if seconds is None else lasted(seconds),
         usd_of(attempt),
         _end(attempt),
     )
@@ -219,9 +221,7 @@ def _failed(failed: FailedToStart) -> Iterator[str]:
     yield from _decided(failed.decided, None)
 
 
-def _clock(at: datetime | None, story: Story) -> str:
-    if at is None:
-        return "unknown"
+def _clock(at: datetime, story: Story) -> str:
     is_long = story.seconds > 20 * 3600
     return f"{at:%d %b %H:%M:%S}" if is_long else f"{at:%H:%M:%S}"
 

@@ -286,6 +286,18 @@ RUNNING = make_run(
 )
 ONCE = replace(RECORD, interruptions={arn(1): RECORD.interruptions[arn(1)]})
 ASSUMED = with_assumed({k: r for k, r in RATES.items() if k[2] == FARGATE}, Decimal("0.68"))
+HOST_DIED = FailedStart(
+    arn(1), 1, 1, "passing", SPOT, "the host failed", NOW + seconds(600), lost_start=1,
+    retry_on=SPOT, why="started again on FARGATE_SPOT: its host died",
+)  # fmt: skip
+NO_START: dict[str, Any] = {
+    "pull_started_at": None, "started_at": None, "stop_code": "TaskFailedToStart",
+    "stopped_reason": NO_NETWORK, "exit_code": None,
+}  # fmt: skip
+PENDING: dict[str, Any] = {
+    **LIVE, "last_status": "PROVISIONING", "pull_started_at": None, "started_at": None,
+    "created_at": NOW + seconds(1300),
+}  # fmt: skip
 WARNED = replace(
     RECORD,
     interruptions={
@@ -368,6 +380,26 @@ LASTING = FailedStart(
             odd(record=replace(RECORD, moved=Moved("deadline", "3 h of work are left"))),
             ["started on FARGATE, by deadline: 3 h of work are left"],
             id="moved before its start",
+        ),
+        pytest.param(
+            odd(
+                **HALFWAY
+                | {"tasks": (SECOND, task(3, 0, 0, **PENDING), task(4, 1210, 1220, **NO_START))},
+                record=replace(RECORD, failed_starts={arn(1): HOST_DIED}),
+            ),
+            [
+                "3 FARGATE_SPOT us-east-1b not yet under way",
+                f"failed start 1 on FARGATE_SPOT: TaskFailedToStart, {NO_NETWORK} → not on record",
+            ],
+            id="a new task that has not started, and a start that has just failed",
+        ),
+        pytest.param(
+            odd(
+                record=RunRecord(RUN_ID, failed_starts={arn(1): HOST_DIED}),
+                bills=(bill(FIRST, Cause.FAILED_START, wasted=600), *COMPLETED.bills[1:]),
+            ),
+            ["1 lost (load) → 12:09:59 started again on FARGATE_SPOT: its host died"],
+            id="a host that died",
         ),
         pytest.param(
             odd(record=None),
