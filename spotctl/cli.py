@@ -13,6 +13,7 @@ from spotctl.app import At, Panel, app, command
 from spotctl.deploy import deploy as deploy_stage
 from spotctl.drill import run as drill_run
 from spotctl.errors import RefusedError
+from spotctl.explain import explain_flow_run
 from spotctl.options import Since, Yes, dry_run
 from spotctl.output import Exit, exit_of
 from spotctl.pause import records, refuse_while_paused
@@ -219,6 +220,27 @@ def replay(
     context, output = at.open()
     replayed = run_replay(context, since, changed, at.project(changed).settings)
     output.result(replayed, lambda: table_of_replay(replayed))
+
+
+@command(
+    Panel.REPAIR,
+    *("explain maroon-penguin", "explain 0a1b2c3d-0000-4000-8000-000000000000 --chart run"),
+    prefect=True,
+)
+def explain(
+    at: At,
+    run: Annotated[str, typer.Argument(help="ID, name, or address in the Prefect UI of the run")],
+    chart: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="also draw it, to FILE.png and FILE.svg"),
+    ] = None,
+) -> None:
+    """Show what happened to one flow run: attempts, interruptions, decisions and why, money.
+
+    It reads the run record, the bills, ECS and Prefect, names what is missing, and changes nothing.
+    """
+    context, output = at.open()
+    explain_flow_run(context, output, run, chart)
 
 
 @command(
