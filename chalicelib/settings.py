@@ -73,7 +73,7 @@ class Settings:
         "",
         forms.SECRET_PARAMETER,
         "the same for headers that an access proxy before the server asks for, as a JSON object;"
-        " functions, worker and flows send them ([behind a proxy](operations.md#behind-a-proxy))",
+        " functions, worker and flows send them ([behind a proxy](connect.md#behind-a-proxy))",
         "CustomHeadersParameter",
     )
     prefect_ca_certificate_parameter: str = _row(
@@ -90,15 +90,15 @@ class Settings:
         "rescue",
         forms.one_of(Mode),
         "`rescue`: every run with a deployment; `opt-in`: runs tagged `spot:rerun`; `observe`:"
-        " none, what would have been done is written down ([modes](concepts.md#mode))",
+        " none, what would have been done is written down ([modes](roll-out.md#step-by-step))",
         parameter="",
     )
     spot_retries: SpotRetries = _row(
         "3",
         forms.SPOT_RETRIES,
         "interruptions a run may suffer on Spot, unless its tag `spot-retries:` or its flow's own"
-        " `retries` say otherwise ([budget](concepts.md#budget)); `auto`: as many as are expected"
-        " to [pay](guards.md)",
+        " `retries` say otherwise ([budget](how-it-works.md#glossary)); `auto`: as many as are"
+        " expected to [pay](costs.md#which-setting-is-mine)",
         parameter="",
     )
     rerun_delay_seconds: int = _row(
@@ -112,7 +112,7 @@ class Settings:
         forms.whole_number(0, 20),
         "how often an attempt that failed to start for a passing reason is started again, after"
         " 30, 60, then 120 s, unless the run's tag `start-retries:N` says otherwise"
-        " ([failed starts](concepts.md#failed-start))",
+        " ([failed starts](how-it-works.md#glossary))",
         parameter="",
     )
     sweep_grace_seconds: int = _row(
@@ -143,7 +143,7 @@ class Settings:
         "fargate-spot-<stage>",
         forms.POOL_NAMES,
         "the pool whose runs are ours; in rescue-only several too, each of type `ecs` or"
-        " [`ecs:push`](getting-started.md#push-pools-and-several-pools)",
+        " [`ecs:push`](install.md#several-pools-and-push-pools)",
         name="WORK_POOL",
         parameter="WorkPool",
     )
@@ -170,14 +170,18 @@ class Settings:
         "", forms.POLICY_ARNS, "managed policies for the role of flows that have none of their own"
     )
     passable_role_arns: tuple[str, ...] = _row(
-        "", forms.ROLE_ARNS, "your own [roles that the worker may pass](provisioning.md#rights)"
+        "",
+        forms.ROLE_ARNS,
+        "your own [roles that the worker may pass](security.md#corporate-rules)",
     )
     permissions_boundary_arn: str = _row("", forms.POLICY_ARN, "set on each role of the stack")
     use_spot: bool = _row(
         "true", forms.FLAG, "`false`: a plain Fargate cluster, and flows on FARGATE"
     )
     architecture: str = _row(
-        "x86_64", forms.one_of(ARCHITECTURES), "of worker and flows ([more](provisioning.md#arm64))"
+        "x86_64",
+        forms.one_of(ARCHITECTURES),
+        "of worker and flows ([more](install.md#put-your-own-flow-on-the-pool))",
     )
     spot_weight: int = _row(
         "3",
@@ -195,8 +199,9 @@ class Settings:
     notify: Notify = _row(
         "losses",
         forms.one_of(Notify),
-        "[messages](operations.md#messages) to that topic: of runs that are lost (their task died"
-        " or never started, and nothing starts them again), of moves to on-demand, of both or none",
+        "[messages](operations.md#messages-about-runs) to that topic: of runs that are lost (their"
+        " task died or never started, and nothing starts them again), of moves to on-demand, of both"
+        " or none",
         "",
     )
     worker_image: str = _row(
@@ -222,20 +227,20 @@ class Settings:
     rates: Rates = _row(
         "",
         forms.RATES,
-        "your own rates, as of a savings plan, over the shipped table ([money](money.md))",
+        "your own rates, as of a savings plan, over the shipped table ([costs](costs.md))",
         parameter="",
     )
     assumed_spot_discount: Decimal = _row(
         "0.68",
         forms.SHARE,
         "how much less than on-demand Spot is assumed to cost where no Spot rate is known; figures"
-        " made with it are [marked](money.md#rates)",
+        " made with it are [marked](dev/money.md#rates)",
         parameter="",
     )
     deployment_metrics: bool = _row(
         "false",
         forms.FLAG,
-        "`true`: metrics by deployment, too ([what they cost](money.md#what-it-costs-itself))",
+        "`true`: metrics by deployment, too ([what they cost](costs.md#what-it-costs))",
         parameter="",
     )
     log_level: str = _row(

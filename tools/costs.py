@@ -1,4 +1,4 @@
-"""Prints what prefect-spot itself costs in a month, as README.md and docs/money.md have it.
+"""Prints what prefect-spot itself costs in a month, as docs/costs.md has it.
 
     python -m tools.costs
 
@@ -8,7 +8,7 @@ own list; Fargate's rates from `infra/prices.json`; the other prices stand here,
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,11 @@ MINUTES: Final = HOURS * 60
 OF_POOLS_ONLY: Final = {Metric.SWEEP_UNJUDGED, Metric.PAUSED_SECONDS}
 DEPLOYMENTS: Final = 10
 """In the example with DEPLOYMENT_METRICS."""
+TASK_VCPU: Final = 1
+TASK_GIB: Final = 2
+"""Of the example's task."""
+WORKER_ONLY: Final = "\N{NO-BREAK SPACE}¹"
+"""Marks what a stage with a worker of its own does not have."""
 NBSP: Final = "\N{NO-BREAK SPACE}"
 SECONDS_PER_CALL: Final = 1
 """Of the scheduled Lambdas; not measured on AWS."""
@@ -46,26 +51,47 @@ LAMBDA: Final = "[Lambda](https://aws.amazon.com/lambda/pricing/)"
 
 
 def rows() -> Iterator[tuple[str, str, str]]:
-    """Return what there is, USD a month, and the price; with the sums of all at the end."""
+    """Return what there is, USD a month, and the price; with the sum at the end."""
     found = list(costs())
-    total = sum((Decimal(usd) for _, usd, _ in found), Decimal(0))
     yield from found
-    yield "**in all**", f"**{total:.2f}**", ""
-    own = METRIC_USD * (len(Metric) - len(OF_POOLS_ONLY))
-    text = f"in all with `DEPLOYMENT_METRICS`: {DEPLOYMENTS} deployments, each up to {own:.2f} more"
-    yield text, f"{total + own * DEPLOYMENTS:.2f}", f"{METRIC_USD} a metric, {CLOUDWATCH}"
+    yield "**in all**", f"**{_total(found):.2f}**", ""
+
+
+def break_even() -> Iterator[tuple[str, ...]]:
+    """Return each kind of stage, USD a month, and the task-hours on Spot that save as much.
+
+    Both without DEPLOYMENT_METRICS, then with it. A task-hour saves on-demand's rate less Spot's.
+    """
+    found = list(costs())
+    metrics = METRIC_USD * (len(Metric) - len(OF_POOLS_ONLY)) * DEPLOYMENTS
+    per_hour = _task_usd("FARGATE") - _task_usd("FARGATE_SPOT")
+    for kind, left_out in (("rescue-only", WORKER_ONLY), ("full", "")):
+        usd = _total(row for row in found if not (left_out and row[0].endswith(left_out)))
+        each = (usd, usd + metrics)
+        cells = [text for cost in each for text in (f"{cost:.2f}", f"{cost / per_hour:,.0f}")]
+        yield f"`PROVISION={kind}`", *cells
+
+
+def _total(found: Iterable[tuple[str, str, str]]) -> Decimal:
+    return sum((Decimal(usd) for _, usd, _ in found), Decimal(0))
+
+
+def _task_usd(capacity: str) -> Decimal:
+    """Return what an hour of a task of TASK_VCPU and TASK_GIB costs, in USD."""
+    rate = _rate(capacity)
+    return TASK_VCPU * Decimal(rate["vcpu_hour_usd"]) + TASK_GIB * Decimal(rate["gb_hour_usd"])
 
 
 def costs() -> Iterator[tuple[str, str, str]]:
     """Return what there is, USD a month, and the price, of a stage with its defaults."""
     worker = read_settings(REQUIRED)
     vcpu, gib = Decimal(worker.worker_cpu) / 1024, Decimal(worker.worker_memory) / 1024
-    rate = _fargate_rate()
+    rate = _rate("FARGATE")
     hour = vcpu * Decimal(rate["vcpu_hour_usd"]) + gib * Decimal(rate["gb_hour_usd"])
-    worker_text = f"the worker: {vcpu} vCPU and {gib} GiB on FARGATE, day and night{NBSP}¹"
+    worker_text = f"the worker: {vcpu} vCPU and {gib} GiB on FARGATE, day and night{WORKER_ONLY}"
     yield worker_text, f"{hour * HOURS:.2f}", FARGATE
     ipv4 = f"{IPV4_HOUR_USD} an hour, {VPC}"
-    yield f"its public IPv4 address{NBSP}¹", f"{IPV4_HOUR_USD * HOURS:.2f}", ipv4
+    yield f"its public IPv4 address{WORKER_ONLY}", f"{IPV4_HOUR_USD * HOURS:.2f}", ipv4
     alarms, watched = _alarms()
     a_metric = f"{ALARM_METRIC_USD} a metric, {CLOUDWATCH}"
     yield f"{alarms} alarms, on {watched} metrics", f"{ALARM_METRIC_USD * watched:.2f}", a_metric
@@ -81,13 +107,23 @@ def costs() -> Iterator[tuple[str, str, str]]:
 
 def table() -> str:
     """Return the rows as a Markdown table."""
-    lines = [f"| {what} | {usd} | {price} |" for what, usd, price in rows()]
-    return "\n".join(["| what | USD a month | price |", "|---|---|---|", *lines])
+    return _markdown(("what", "USD a month", "price"), rows())
 
 
-def _fargate_rate() -> Mapping[str, str]:
+def table_of_break_even() -> str:
+    """Return when a stage has paid for itself, as a Markdown table."""
+    metrics = f"with the metrics of {DEPLOYMENTS} deployments, USD a month"
+    return _markdown(("stage", "USD a month", "task-hours", metrics, "task-hours"), break_even())
+
+
+def _markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(line)} |" for line in (head, *body)]
+    return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
+
+
+def _rate(capacity: str) -> Mapping[str, str]:
     rates = infra.load("prices.json")["rates"]
-    wanted = (REGION, "x86_64", "FARGATE")
+    wanted = (REGION, "x86_64", capacity)
     return next(r for r in rates if (r["region"], r["architecture"], r["capacity"]) == wanted)
 
 
@@ -116,4 +152,4 @@ def _lambda_mib() -> int:
 
 
 if __name__ == "__main__":
-    print(table())
+    print(table(), table_of_break_even(), sep="\n\n")

@@ -1,4 +1,4 @@
-"""Prints how often Prefect is asked, and what a storm then takes, as docs/operations.md has it.
+"""Prints how often Prefect is asked, and what a storm then takes, as docs/connect.md has it.
 
     python -m tools.requests
 
