@@ -200,8 +200,8 @@ class Settings:
         "losses",
         forms.one_of(Notify),
         "[messages](operations.md#messages-about-runs) to that topic: of runs that are lost (their"
-        " task died or never started, and nothing starts them again), of moves to on-demand, of both"
-        " or none",
+        " task died or never started, and nothing starts them again), of moves to on-demand,"
+        " of both or none",
         "",
     )
     worker_image: str = _row(
