@@ -108,6 +108,9 @@ class AccessProxy:
         try:
             their_writer.write(head.encode("latin-1"))
             sending = asyncio.create_task(_pipe(reader, their_writer))
+            if ("connection", "close") in headers:
+                status = await their_reader.readuntil(b"\r\n")
+                writer.write(status + b"connection: close\r\n")  # not every server repeats it
             await _pipe(their_reader, writer)
             sending.cancel()
         finally:

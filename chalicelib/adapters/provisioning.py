@@ -109,10 +109,8 @@ class AwsAccount:
         # Without decryption: what is returned of a SecureString is the cipher's text.
         read = partial(self.ssm.get_parameter, Name=name, WithDecryption=False)
         if (answer := _none_where(read, "ParameterNotFound")) is None:
-            raise ParameterError(
-                f"{what} does not exist in this region",
-                f"create it ({store}), or correct the setting",
-            )
+            step = f"create it ({store}), or correct the setting"
+            raise ParameterError(f"{what} does not exist in this region", step)
         found = answer["Parameter"]
         if found.get("Type") != "SecureString" and setting != _PUBLIC:
             raise ParameterError(
