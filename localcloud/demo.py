@@ -18,9 +18,7 @@ from shlex import quote
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
-from rich.table import Table
 
 from localcloud import playground
 from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
@@ -33,8 +31,10 @@ from localcloud.prefect_api import deployment_id_in
 BUDGET = 2
 INTERRUPTIONS = BUDGET + 1
 EXAMPLES = PROJECT / "examples"
+LATELY = ("--since", "1d")
 RESULT = PROJECT / "build" / "demo.json"
 CHART = PROJECT / "build" / "savings"
+TIMELINE = PROJECT / "build" / "timeline"
 FAILURE = PROJECT / "build" / "demo-failure.txt"
 NEXT_STEP = (
     "run make demo again, with less load on the machine; if it fails twice, report it with"
@@ -67,11 +67,11 @@ def main() -> int:
                 result = Run(cloud, report).play()
                 result["seconds"] = round(time.monotonic() - began, 1)
                 result["savings"] = savings(cloud, report, result)
-                result["replay"] = json.loads(_spotctl(cloud, "replay", "--json"))
+                result["replay"] = json.loads(_spotctl(cloud, "replay", *LATELY, "--json"))
                 RESULT.parent.mkdir(exist_ok=True)
                 RESULT.write_text(json.dumps(result, indent=2, default=datetime.isoformat) + "\n")
                 _show(console, cloud, result)
-                table = _spotctl(cloud, "report", "--table", "--chart", str(CHART))
+                table = _spotctl(cloud, "report", *LATELY, "--table", "--chart", str(CHART))
                 console.print(table, highlight=False)
                 if os.environ.get("KEEP"):
                     with suppress(KeyboardInterrupt), playground.environment_file(cloud):
@@ -248,7 +248,7 @@ def savings(cloud: Cloud, report: Report, result: dict[str, Any]) -> dict[str, A
     tasks = len(result["attempts"]) + len(result["children"])
 
     def all_billed() -> dict[str, Any] | None:
-        total = json.loads(_spotctl(cloud, "report", "--json"))["total"]
+        total = json.loads(_spotctl(cloud, "report", *LATELY, "--json"))["total"]
         if int(total["attempts"]) >= tasks:
             return dict(total)
         cloud.lambdas.invoke(SWEEP, {})  # it bills what meter left to it; else within minutes
@@ -263,11 +263,9 @@ def savings(cloud: Cloud, report: Report, result: dict[str, Any]) -> dict[str, A
 
 
 def _spotctl(cloud: Cloud, command: str, *options: str) -> str:
-    """Run a command about the last day as an operator of this cloud would."""
+    """Run a command as an operator of this cloud would."""
     project = str(cloud.folder / "project")
-    return cloud.run_python(
-        "-m", "spotctl", command, "--since", "1d", *options, "--project-dir", project
-    )
+    return cloud.run_python("-m", "spotctl", command, *options, "--project-dir", project)
 
 
 def _is_good(result: dict[str, Any]) -> bool:
@@ -283,30 +281,16 @@ def _is_good(result: dict[str, Any]) -> bool:
 
 
 def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
-    run = result["flow_run"]
-    table = Table(title=f"Flow run {run['name']}: {run['state']} on {result['final_capacity']}")
-    for column in ("attempt", "capacity", "started", "ran", "stop code", "due again after"):
-        table.add_column(column, justify="right" if column == "ran" else "left", no_wrap=True)
-    for number, attempt in enumerate(result["attempts"], start=1):
-        started, stopped = attempt["started"], attempt["stopped"]
-        reaction = attempt["reaction_seconds"]
-        table.add_row(
-            str(number),
-            attempt["capacity"],
-            started.strftime("%H:%M:%S") if started else "",
-            f"{(stopped - started).total_seconds():.0f} s" if started and stopped else "",
-            attempt["stop_code"] or "",
-            f"{reaction:.2f} s" if reaction is not None else "",
-        )
-    console.print()
-    console.print(table)
-    annotation = cloud.prefect.annotation(run["id"])
-    if annotation:
-        console.print("\nWhat people read on the run, in the Prefect UI:\n")
-        console.print(Markdown(annotation))
+    story = _spotctl(
+        cloud, "explain", result["flow_run"]["id"], "--table", "--chart", str(TIMELINE)
+    )
+    console.print(f"\n{story}", markup=False, highlight=False)
     oracle = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in result["oracle"].items())
     console.print(f"Oracle: {oracle}.  Zip: {result['zip_bytes'] / 1e6:.2f} MB.")
-    console.print(f"Written: build/demo.json.  It took {result['seconds']:.0f} s.")
+    console.print(
+        "Written: build/demo.json, build/timeline.png (the run) and build/savings.png."
+        f"  It took {result['seconds']:.0f} s."
+    )
     if not _is_good(result):
         console.print("[bold red]This is not how it should have ended.[/]")
 

@@ -13,6 +13,7 @@ from spotctl.app import At, Panel, app, command
 from spotctl.deploy import deploy as deploy_stage
 from spotctl.drill import run as drill_run
 from spotctl.errors import RefusedError
+from spotctl.explain import explain_flow_run
 from spotctl.options import Since, Yes, dry_run
 from spotctl.output import Exit, exit_of
 from spotctl.pause import records, refuse_while_paused
@@ -248,6 +249,28 @@ def redrive(
                 output.progress(f"{message.function or 'unknown'}: {message.outcome}")
                 messages.append(message)
     raise typer.Exit(show_redriven(messages, output, dry_run=dry))
+
+
+@command(
+    Panel.REPAIR,
+    *("explain maroon-penguin", "explain maroon-penguin --chart run.png"),
+    prefect=True,
+)
+def explain(
+    at: At,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="id, name, or address in the Prefect UI of the run")
+    ],
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="draw it too, as FILE.png and FILE.svg")
+    ] = None,
+) -> None:
+    """Show the story of one flow run: attempts, interruptions, decisions and why, money.
+
+    From the run record, bills, ECS and Prefect; what is missing is named. It changes nothing.
+    """
+    context, output = at.open()
+    explain_flow_run(context, output, run, chart)
 
 
 @command(Panel.REPAIR, 'pause --stage prod --reason "Prefect is being restored"')

@@ -11,11 +11,11 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-from chalicelib.adapters.prefect_answers import Fields, read_list
+from chalicelib.adapters.prefect_answers import Fields, read_list, read_run
 from chalicelib.adapters.prefect_api import PrefectRest
 from chalicelib.adapters.prefect_client import JsonHttp
 from chalicelib.adapters.prefect_work_pools import PrefectWorkPools, if_served
-from chalicelib.core.model.flow_run import ProposedState, StateType
+from chalicelib.core.model.flow_run import FlowRun, ProposedState, StateType
 
 PAGE: Final = 200
 """How many objects Prefect returns per request."""
@@ -127,6 +127,30 @@ class OperatorPrefect:
         body = {"state": scheduled, "tags": [*deployment.tags, *tags]}
         path = f"/deployments/{deployment.id}/create_flow_run"
         return UUID(str(_object(self._http.send("POST", path, body, repeatable=False))["id"]))
+
+    def runs_named(self, name: str) -> tuple[FlowRun, ...]:
+        """Return the runs of exactly that name, the latest first, `PAGE` at most."""
+        chosen = {"name": {"any_": [name]}}
+        body = {"flow_runs": chosen, "sort": "EXPECTED_START_TIME_DESC", "limit": PAGE}
+        return tuple(map(read_run, self._filter("/flow_runs", body)))
+
+    def children(self, flow_run_id: UUID) -> tuple[FlowRun, ...]:
+        """Return the runs of deployments that a run started, `PAGE` at most."""
+        parent = {"parent_flow_run_id": {"any_": [str(flow_run_id)]}}
+        chosen = {**parent, "deployment_id": {"is_null_": False}}
+        body = {"flow_runs": chosen, "sort": "EXPECTED_START_TIME_ASC", "limit": PAGE}
+        return tuple(map(read_run, self._filter("/flow_runs", body)))
+
+    def task_runs(self, flow_runs: Sequence[UUID], offset: int) -> list[Fields]:
+        """Return a page of the task runs of these runs that have started, by id."""
+        body = {
+            "flow_runs": {"id": {"any_": list(map(str, flow_runs))}},
+            "task_runs": {"start_time": {"after_": "1970-01-01T00:00:00Z"}},
+            "sort": "ID_DESC",
+            "limit": PAGE,
+            "offset": offset,
+        }
+        return self._filter("/task_runs", body)
 
     def save_deployment(
         self,

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from datetime import date, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from botocore.exceptions import ClientError
 
@@ -162,12 +163,18 @@ class BillTable:
         ]
         return tuple(sorted(sums, key=lambda s: (s.day, s.deployment.title, s.deployment.key)))
 
-    def read_bills(self) -> Iterator[Bill]:
-        """Return every bill in the table, in no order. A scan: for a command, not for a Lambda."""
+    def read_bills(self, flow_run_id: UUID | None = None) -> Iterator[Bill]:
+        """Return every bill in the table, or those of a run, in no order.
+
+        A scan: for a command, not for a Lambda.
+        """
+        values, condition = {":bill": key("bill", "")}, "begins_with(pk, :bill)"
+        if flow_run_id is not None:
+            values[":run"], condition = str(flow_run_id), f"{condition} AND flow_run_id = :run"
         pages = self._items.client.get_paginator("scan").paginate(
             TableName=self._items.name,
-            FilterExpression="begins_with(pk, :bill)",
-            ExpressionAttributeValues=packed({":bill": key("bill", "")}),
+            FilterExpression=condition,
+            ExpressionAttributeValues=packed(values),
         )
         for page in pages:
             yield from map(_bill, map(unpacked, page["Items"]))

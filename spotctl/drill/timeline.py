@@ -126,8 +126,9 @@ def _decision(seen: Seen) -> Step:
     if interruption is not None and interruption.rerun_on:
         would = "would be rerun" if seen.is_observing else "rerun"
         found = f"{would} on {interruption.rerun_on}: interruption {interruption.number} of the run"
-        parked = _parked(seen)  # no record has the time of the decision: this is its upper bound
-        return Step("decision", Progress.DONE, parked.timestamp if parked else None, found)
+        parked = _parked(seen)  # the upper bound, where `react` is of an older release
+        at = interruption.decided_at or (parked.timestamp if parked else None)
+        return Step("decision", Progress.DONE, at, found)
     state = seen.history[-1] if seen.history else None
     if interruption is not None and interruption.outcome_annotated and state is not None:
         return Step("decision", Progress.FAILED, None, f"not rerun: {state.message or state.name}")

@@ -36,19 +36,22 @@ def test_row_agent_is_seen_in_prefect_and_status_is_all_ok(
 
 
 @story
-def drilled(stage: Stage) -> tuple[CommandResult, Run]:
-    """A finished drill, and the run that it started, which has ended."""
+def drilled(stage: Stage) -> tuple[CommandResult, Run, CommandResult]:
+    """A finished drill, the run that it started, which has ended, and its story before it had."""
     result = spotctl(stage.cloud, "drill", "--start", "idles/e2e", "--yes", "--timeout", "500")
     assert result.out, result
     run = stage.watch(result.answer["flow_run"]["id"], stage.folder / "idles-take-no-notes")
+    under_way = spotctl(
+        stage.cloud, "explain", f"{stage.cloud.server.ui_url}/runs/flow-run/{run.id}"
+    )
     run.wait_for_end()
-    return result, run
+    return result, run, under_way
 
 
 def test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back(
-    drilled: tuple[CommandResult, Run],
+    drilled: tuple[CommandResult, Run, CommandResult],
 ) -> None:
-    result, run = drilled
+    result, run, _ = drilled
     assert result.code == 0, result
     assert result.answer["passed"]
     assert [step["step"] for step in result.answer["steps"]] == DRILL_STEPS
@@ -57,6 +60,25 @@ def test_a_drill_interrupts_a_run_that_it_started_and_sees_it_come_back(
     assert result.answer["reaction_seconds"] >= 0
     assert run.state_type() == "COMPLETED"
     assert len(run.containers()) == 2
+
+
+def test_explain_tells_the_story_of_a_run_under_way_and_of_one_that_has_ended(
+    drilled: tuple[CommandResult, Run, CommandResult],
+) -> None:
+    _, run, under_way = drilled
+    ended = spotctl(run.cloud, "explain", run.fields()["name"])
+    for told in (under_way, ended):
+        assert told.code == 0, told
+        first, second = told.answer["attempts"]
+        assert (first["cause"], first["interruption"]) == ("drill", 1)
+        assert first["decided"]["what"] == "rerun on FARGATE_SPOT"
+        assert "interruptions on Spot" in first["decided"]["why"]
+        assert first["decided"]["at"]
+        assert first["again_seconds"] > 0
+        assert told.answer["missing"] == []
+        assert second["is_live"] == told.answer["is_under_way"] == (told is under_way)
+        assert float(told.answer["money"]["cost_usd"]) > 0
+    assert ended.answer["headline"] == "Completed on FARGATE_SPOT after 1 drill, in 2 ECS tasks"
 
 
 @story

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
-from localcloud.demo import CHART, RESULT
+from localcloud.demo import CHART, RESULT, TIMELINE
 from localcloud.deployment import PROJECT
 from tests.ui import browser
 
@@ -65,8 +65,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def played() -> Iterator[Played]:
     """`make demo KEEP=1` up to the address that it prints; Ctrl-C at the end."""
-    for file in (RESULT, CHART.with_suffix(".png"), CHART.with_suffix(".svg")):
-        file.unlink(missing_ok=True)
+    RESULT.unlink(missing_ok=True)
+    for drawn in (CHART, TIMELINE):
+        for suffix in (".png", ".svg"):
+            drawn.with_suffix(suffix).unlink(missing_ok=True)
     demo = subprocess.Popen(
         [sys.executable, "-m", "localcloud.demo"],
         cwd=PROJECT,

@@ -10,12 +10,15 @@ from typing import Any, Final
 
 import psutil
 import pytest
+from PIL import Image
 
 from localcloud import playground
 from localcloud.cloud import wait_for
-from localcloud.demo import CHART
+from localcloud.demo import CHART, TIMELINE
 from localcloud.deployment import PROJECT
 from tests.ui.conftest import Played
+from tests.ui.picture import save
+from tests.ui.test_prefect_ui import IMAGES
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.timeout(900)
 def shape(line: str) -> str:
     """A line that the demo prints without what is different each time: numbers, names, widths."""
     named = re.sub(r"([Ff]low run) [a-z]+(-[a-z]+)+", r"\1 NAME", line)
+    named = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", named)
     return " ".join(re.sub(r"\d[\d.:]*", "N", named).split())
 
 
@@ -57,8 +61,10 @@ def test_the_demo_ends_on_fargate_after_three_interruptions(played: Played) -> N
     assert (savings["attempts"], savings["interruptions"]) == (5, 3), "four tasks, and the child's"
     assert (savings["spot_reruns"], savings["on_demand_reruns"]) == (2, 1)
     assert_replayed(result)
-    for suffix in (".png", ".svg"):
-        assert CHART.with_suffix(suffix).stat().st_size > 1000
+    for drawn in (CHART, TIMELINE):
+        for suffix in (".png", ".svg"):
+            assert drawn.with_suffix(suffix).stat().st_size > 1000
+    save(Image.open(TIMELINE.with_suffix(".png")).convert("RGB"), IMAGES / "timeline.png")
     printed = set(map(shape, output.splitlines()))
     assert len(shown_in_the_readme()) > 15
     assert [line for line in shown_in_the_readme() if shape(line) not in printed] == []

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.model.pricing import with_assumed
 from chalicelib.core.rescue.actions import Annotate, Annotation
 from chalicelib.core.rescue.decide import decide
-from tests.make import make_rate, make_run, make_snapshot, make_task
+from tests.make import make_rate, make_run, make_snapshot, make_state, make_task
 
 RATES = {("us-east-1", "x86_64", "FARGATE_SPOT"): make_rate("FARGATE_SPOT", "0.0128", "0.0014")}
 OBSERVING = Policy(mode=Mode.OBSERVE, rates=RATES)
@@ -47,6 +48,38 @@ CONTENTS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("changes", "part"), CONTENTS.values(), ids=CONTENTS)
 def test_the_artifact_shows(changes: dict[str, Any], part: str) -> None:
     assert part in annotation(**changes).artifact.markdown.replace("\\", "")
+
+
+NO_NETWORK = make_task(
+    stop_code="TaskFailedToStart",
+    stopped_reason="Timeout waiting for network interface provisioning to complete.",
+    started_at=None,
+)
+NEVER = make_run(tags=("spot:never-rerun",))
+IN_SHORT: dict[str, tuple[dict[str, Any], str]] = {
+    "rerun": ({}, "would be rerun on FARGATE_SPOT: 1 of 3 interruptions on Spot (SPOT_RETRIES=3)"),
+    "not rerun": ({"run": NEVER}, "the run stays Crashed: it is tagged spot:never-rerun"),
+    "failed start": (
+        {"subject": NO_NETWORK},
+        "would be started again on FARGATE_SPOT: AWS, or",
+    ),
+    "warning": ({"subject": make_task(last_status="STOPPING", flow_container_stopped=False)}, ""),
+}
+
+
+@pytest.mark.parametrize(("changes", "why"), IN_SHORT.values(), ids=IN_SHORT)
+def test_what_was_decided_and_why_is_on_record_for_explain(
+    changes: dict[str, Any], why: str
+) -> None:
+    crashed = make_run(state=make_state(StateType.CRASHED))
+    run = crashed if changes.get("subject") is NO_NETWORK else make_run()
+    decision = decide(make_snapshot(**{"policy": OBSERVING, "run": run, **changes}))
+    [record] = [a.record for a in decision.actions if isinstance(a, Annotate)]
+    kept = [each.why for each in record.interruptions.values()]
+    kept += [each.why for each in record.failed_starts.values()]
+    assert len(kept) == 1
+    assert kept[0].startswith(why)
+    assert bool(kept[0]) is bool(why)
 
 
 def test_the_artifact_and_its_table_begin_with_what_is_in_them() -> None:

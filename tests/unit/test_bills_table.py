@@ -178,12 +178,18 @@ def test_all_bills_are_read_however_many_pages_it_takes(dynamodb: Any) -> None:
     assert len(list(table.read_bills())) == 30
 
 
-def test_a_bill_of_an_older_release_lacks_its_beginning(dynamodb: Any) -> None:
+def test_a_bill_of_an_older_release_lacks_its_beginning_and_its_end(dynamodb: Any) -> None:
     table, made = BillTable(dynamodb, "books"), bill(stopped())
+    assert (made.availability_zone, made.ended_by) == (
+        "us-east-1b", "SpotInterruption, Your Spot Task was interrupted.",
+    )  # fmt: skip
     write(table, made)
     key = {"pk": {"S": f"bill#{TASK_ARN}"}}
-    dynamodb.update_item(TableName="books", Key=key, UpdateExpression="REMOVE began_at")
-    assert list(table.read_bills()) == [replace(made, began_at=None)]
+    removed = "REMOVE began_at, availability_zone, ended_by"
+    dynamodb.update_item(TableName="books", Key=key, UpdateExpression=removed)
+    older = replace(made, began_at=None, availability_zone="", ended_by="")
+    assert list(table.read_bills()) == list(table.read_bills(made.flow_run_id)) == [older]
+    assert list(table.read_bills(UUID(int=1))) == []
 
 
 def test_everything_is_stored_to_expire_but_not_before_it_is_of_no_use(dynamodb: Any) -> None:

@@ -26,7 +26,7 @@ def test_state_and_tags_that_were_decided_by_are_kept() -> None:
     others = ("mine", "spot-interrupted", "spot-on-demand", "spot-retries:x", "spot-deadline:soon")
     crashed = make_run(state=make_state(StateType.CRASHED), tags=(*ours, *others))
     kept = choose_capacity(make_snapshot(run=crashed)).record.interruptions[TASK_ARN]
-    assert (kept.run_state, kept.tags) == ("CRASHED", ours)
+    assert (kept.run_state, kept.tags, kept.decided_at) == ("CRASHED", ours, NOW)
 
 
 def test_when_a_task_that_ecs_has_forgotten_exited_is_unknown() -> None:

@@ -44,7 +44,7 @@ PANELS = {
     "Set up": ["init", "policies", "plan", "deploy", "status", "teardown"],
     "Test": ["drill"],
     "Money": ["report", "replay"],
-    "Repair": ["redrive", "pause", "resume"],
+    "Repair": ["redrive", "explain", "pause", "resume"],
 }
 
 

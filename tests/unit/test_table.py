@@ -201,7 +201,7 @@ def test_a_record_of_an_older_release_or_a_newer_one_is_read(dynamodb: Any) -> N
     del item["moved_annotated"]
     item["moved"]["M"]["told"] = {"BOOL": True}
     interruption = item["interruptions"]["M"][TASK_ARN]["M"]
-    del interruption["guard"], interruption["guard_reason"]
+    del interruption["guard"], interruption["guard_reason"], interruption["why"]
     interruption["invented"] = {"S": "later"}
     dynamodb.put_item(TableName="runs", Item=item)
     assert mine.read(RUN_ID) == RECORD

@@ -110,6 +110,13 @@ class Task:
         return self.execution_stopped_at or self.stopped_at or self.updated_at
 
     @property
+    def ended_by(self) -> str:
+        """What ECS says of its end, in a line: stop code, exit code, reasons."""
+        code = "" if self.exit_code is None else f"exit code {self.exit_code}"
+        said = (self.stop_code, code, self.stopped_reason, self.container_reason)
+        return one_line(", ".join(dict.fromkeys(filter(None, said))))
+
+    @property
     def billed_from(self) -> datetime | None:
         """When AWS starts to charge (UTC): at the image pull; None where ECS did not report it."""
         return self.pull_started_at or self.started_at

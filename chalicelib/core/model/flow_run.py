@@ -218,11 +218,10 @@ class Interruption:
     `rerun_on` is the capacity that was decided for the rerun, empty while there is none; `guard`
     the one that moved it to FARGATE before the budget would have, empty for none, and
     `guard_reason` its reason, or the fact that a guard lacked, or that an earlier move to FARGATE
-    had no effect. `run_state` and `tags` (those of
-    ours) are what the decision saw: `spotctl replay` needs them; empty in records of older
-    releases. `warned_at` (UTC) is when ECS warned of it, None without a warning; `not_rerun` why
-    its rerun was given up for good, empty if it was not. `..._annotated`: the annotation is on the
-    run.
+    had no effect. `decided_at` (UTC) is when, and `why` what and why, as the annotation says: for
+    `spotctl explain`. `run_state` and our `tags` are what the decision saw, for `spotctl replay`.
+    These four are empty in records of older releases. `warned_at` (UTC) is when ECS warned of it;
+    `not_rerun` why its rerun was given up for good. `..._annotated`: the annotation is on the run.
     """
 
     task_arn: str
@@ -241,6 +240,8 @@ class Interruption:
     rerun_on: str = ""
     guard: str = ""
     guard_reason: str = ""
+    decided_at: datetime | None = None
+    why: str = ""
     run_state: str = ""
     tags: tuple[str, ...] = ()
     not_rerun: str = ""
@@ -257,7 +258,7 @@ class FailedStart:
     at that time, as `attempt`. `kind` is that of `core/rescue/start_failures.py`, `reason` what ECS
     or the worker said. `lost_start` is the run's `run_count` if the flow had started (its host
     died), else 0. `retry_on` is the capacity of the next start, empty while, or where, there is
-    none; `not_rerun` why it was given up for good. `annotated`: the annotation is on the run.
+    none; `not_rerun` and `why` as `Interruption`'s. `annotated`: the annotation is on the run.
     """
 
     key: str
@@ -270,6 +271,7 @@ class FailedStart:
     lost_start: int = 0
     retry_on: str = ""
     not_rerun: str = ""
+    why: str = ""
     annotated: bool = False
 
 

@@ -76,12 +76,11 @@ class Amounts:
 class Bill:
     """One stopped task's, or a failed start's: then `task_arn` is `FailedStart.key`.
 
-    `seconds` are charged ones, `wasted_seconds` those to be redone.
-
-    `seconds` is None, and so is `amounts`, where ECS reported no times; `amounts` also where there
-    is no rate or no size. `shortcomings` says what is missing: then the bill is partial.
+    `seconds` are charged ones, `wasted_seconds` those to be redone. `seconds` and `amounts` are
+    None where ECS reported no times; `amounts` also where there is no rate or no size.
+    `shortcomings` says what is missing: then the bill is partial.
     `began_at` is when AWS began to charge, None where ECS did not report it. `started`: a container
-    was; otherwise it is a failed start, and no attempt.
+    was; else it is a failed start, and no attempt. Zone and `ended_by` are the task's.
     """
 
     task_arn: str
@@ -97,6 +96,8 @@ class Bill:
     shortcomings: tuple[str, ...] = ()
     began_at: datetime | None = None
     started: bool = True
+    availability_zone: str = ""
+    ended_by: str = ""
 
     @property
     def is_assumed(self) -> bool:
@@ -131,8 +132,7 @@ class Span:
 
 def believed(task: Task, now: datetime) -> Task:
     """Return the task without the times that cannot be: before Fargate's, or in the future."""
-    times = {name: getattr(task, name) for name in _AT}
-    latest = now + CLOCKS_DIFFER
+    times, latest = {name: getattr(task, name) for name in _AT}, now + CLOCKS_DIFFER
     odd = [name for name, at in times.items() if at and not FARGATE_SINCE <= at <= latest]
     unknown: dict[str, Any] = dict.fromkeys(odd)
     return replace(task, **unknown) if odd else task
@@ -145,10 +145,9 @@ def never_started(task: Task) -> bool:
 
 
 def cause_of(task: Task, *, warned: bool = False) -> Cause:
-    """Return why a task stopped; `warned`: a Spot warning for it is on record.
+    """Return why a task stopped, as the rescue has it; `warned`: a Spot warning is on record.
 
-    It is what the rescue goes by. A task of no flow run, which none looks after, never is a failed
-    start.
+    A task of no flow run, which none looks after, never is a failed start.
     """
     return (snapshot.cause_of if task.flow_run_id else classify)(task, warned=warned)
 
@@ -205,12 +204,12 @@ def bill_of(
             useful_usd=cost_usd(on_demand, span.seconds - wasted, size),
         )
     return Bill(
-        task_arn=task.arn,
-        flow_run_id=task.flow_run_id,
-        deployment=deployment,
-        ended_at=ended_at,
-        capacity=task.capacity,
-        cause=cause,
+        task.arn,
+        task.flow_run_id,
+        deployment,
+        ended_at,
+        task.capacity,
+        cause,
         seconds=span.seconds if span else None,
         wasted_seconds=wasted,
         amounts=amounts,
@@ -218,6 +217,8 @@ def bill_of(
         shortcomings=tuple(text for text, is_so in lacks.items() if is_so),
         began_at=span.start if span else None,
         started=started,
+        availability_zone=task.availability_zone,
+        ended_by=task.ended_by,
     )
 
 
@@ -226,9 +227,9 @@ def bill_of_nothing(
 ) -> Bill:
     """Return the bill of a failed start that AWS charged nothing for; `key`: `FailedStart.key`."""
     return Bill(
-        task_arn=key,
-        flow_run_id=flow_run_id,
-        deployment=deployment,
+        key,
+        flow_run_id,
+        deployment,
         ended_at=ended_at,
         capacity=capacity,
         cause=Cause.FAILED_START,

@@ -48,13 +48,20 @@ def annotate(recorded: Snapshot, ruling: Ruling) -> tuple[Annotate, ...]:
         annotated = replace(interruption, warning_annotated=True, outcome_annotated=has_outcome)
         if annotated == interruption:
             return ()
+        if words.phase is not Phase.WARNING:
+            annotated = replace(annotated, why=_in_short(words))
         annotation = _annotation(recorded, interruption, words)
         return (Annotate(annotation, record.with_interruption(annotated)),)
     failed = recorded.failed_start
     if failed is None or failed.annotated:
         return ()
     annotation = _annotation_of_failed_start(recorded, failed, words)
-    return (Annotate(annotation, record.with_failed_start(replace(failed, annotated=True))),)
+    annotated_start = replace(failed, annotated=True, why=_in_short(words))
+    return (Annotate(annotation, record.with_failed_start(annotated_start)),)
+
+
+def _in_short(words: Words) -> str:
+    return one_line(f"{words.next_step}: {words.why}", WHY_LENGTH)
 
 
 def title_of(snapshot: Snapshot) -> str:

@@ -84,6 +84,7 @@ def choose_capacity(snapshot: Snapshot) -> Snapshot:
         rerun_on=capacity,
         guard=guard,
         guard_reason=reason,
+        decided_at=snapshot.now,
         outcome_annotated=False,
         run_state=snapshot.run.state.type.value,
         tags=deciding_tags(snapshot.run),
