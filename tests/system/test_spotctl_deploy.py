@@ -114,6 +114,9 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
     assert "resources so far" in deployed.err
     cloud.lambdas.invoke(f"{STACK}-sweep", {})
     wait_for("all to be ok", 60, lambda: set(states(second.run("status")).values()) == {"ok"})
+    planned = {row["part"]: row["found"] for row in second.run("plan").answer["rows"]}
+    assert (planned["policies"], planned["provision"]) == ("no change", "ready: no change")
+    assert planned[f"function {STACK}-react"] == "would get its code"
     second.lose_local_state()
     again = second.run("deploy", "--yes")
     assert again.code == 0, again
@@ -129,8 +132,12 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
     refused = second.run("teardown")
     assert (refused.code, refused.out) == (2, ""), refused
     assert "pass --yes" in refused.err
+    names = second.names()
+    would_go = second.run("teardown", "--dry-run", "--delete-work-pool")
+    assert second.names() == names
     gone = second.run("teardown", "--yes", "--delete-work-pool")
     assert gone.code == 0, gone
+    assert states(would_go).keys() == states(gone).keys()
     assert second.names() == set()
     assert any("emptied of 3 objects" in row["found"] for row in gone.answer["rows"])
     stays = "\n".join(gone.answer["stays"])
