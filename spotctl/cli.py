@@ -276,28 +276,6 @@ def redrive(
     raise typer.Exit(show_redriven(messages, output, dry_run=dry))
 
 
-@command(
-    Panel.REPAIR,
-    *("explain maroon-penguin", "explain maroon-penguin --chart run.png"),
-    prefect=True,
-)
-def explain(
-    at: At,
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="id, name, or address in the Prefect UI of the run")
-    ],
-    chart: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="draw it too, as FILE.png and FILE.svg")
-    ] = None,
-) -> None:
-    """Show the story of one flow run: attempts, interruptions, decisions and why, money.
-
-    From the run record, bills, ECS and Prefect; what is missing is named. It changes nothing.
-    """
-    context, output = at.open()
-    explain_flow_run(context, output, run, chart)
-
-
 @command(Panel.REPAIR, 'pause --stage prod --reason "Prefect is being restored"')
 def pause(
     at: At,

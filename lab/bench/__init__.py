@@ -1,4 +1,4 @@
-"""`make bench`: prefect-spot measured against prefect-aws's observer, its own floor, and itself.
+"""`make bench`: prefect-spot measured against observer, automation, and its own floor.
 
 Each part is a module, see `lab/bench/part.py`. What is measured is what `chalice deploy` made.
 """

@@ -30,7 +30,6 @@ from localcloud.processes import Supervisor
 
 TITLE: Final = "How heavy is a Lambda?"
 COMPARED: Final = "From a process's start to its first answer"
-SIZES: Final = "Size, and memory over rescues"
 
 STARTS: Final = 15
 RESCUES: Final = 20
@@ -43,15 +42,18 @@ BARE_PROJECT: Final = Path(__file__).parent / "bare" / "chalice_app"
 
 ZIP_BYTES: Final = "zip, bytes"
 PEAK_MIB: Final = "peak MiB"
+RESCUING_MIB: Final = "peak MiB over rescues"
 
 NOTES: Final = {
     COMPARED: (
         f"Medians of {STARTS} starts each, in turn. The event is the stop of a Spot task that had"
         " no warning. The bare function makes the client that react makes for it, DynamoDB's, and"
         " does not use it; its zip brings no bytecode, ours does: each as it is deployed."
+        f" Memory over rescues: over the cold start and {RESCUES} of them."
     ),
-    SIZES: f"Peak memory of a runtime over its cold start and {RESCUES} rescues.",
 }
+
+NO_SIZES: Final[Row] = {ZIP_BYTES: None, RESCUING_MIB: None}
 
 Start = Callable[[], ExecutionEnvironment]
 
@@ -87,16 +89,16 @@ def measure(log: Log, *, short: bool = False, against: Path | None = None) -> Me
             for title, name in names.items():
                 began = prefect.begin_all(interruptions(rescues))
                 peak = _peak_mib(starts_of[title], began)
-                sizes[title] = {ZIP_BYTES: stage.zip_bytes(name), PEAK_MIB: peak}
-    tables = {COMPARED: _with_ratios(compared), SIZES: _with_ratios(sizes)}
+                sizes[title] = {ZIP_BYTES: stage.zip_bytes(name), RESCUING_MIB: peak}
+    rows = {title: {**row, **sizes.get(title, NO_SIZES)} for title, row in compared.items()}
     ours, bare = compared[OURS]["seconds"], compared[BARE]["seconds"]
     log(f"react {ours} s, bare {bare} s")
     targets = {
         "cold_vs_bare": ratio(ours, bare),
         "zip_bytes": sizes[OURS][ZIP_BYTES],
-        "peak_rss_mib": sizes[OURS][PEAK_MIB],
+        "peak_rss_mib": sizes[OURS][RESCUING_MIB],
     }
-    return Measured(targets, tables)
+    return Measured(targets, {COMPARED: _with_ratios(rows)})
 
 
 def _in_turn(starts_of: Mapping[str, Start], starts: int) -> Mapping[str, Row]:
@@ -125,7 +127,8 @@ def _with_ratios(figures: Mapping[str, Row]) -> list[Row]:
     """Return a row for each function, and one with ours ÷ its for each of the others."""
     rows: list[Row] = [{"function": title, **row} for title, row in figures.items()]
     for title, row in list(figures.items())[1:]:
-        ratios = {key: ratio(ours, row[key]) for key, ours in figures[OURS].items()}
+        pairs = {key: (ours, row[key]) for key, ours in figures[OURS].items()}
+        ratios = {key: ratio(*both) if all(both) else None for key, both in pairs.items()}
         rows.append({"function": f"{OURS} ÷ {title}", **ratios})
     return rows
 

@@ -20,11 +20,9 @@ import psutil
 from lab.bench.interruptions import (
     Interruption,
     Json,
-    exit_of,
     interruptions,
     stop_of,
     task_of,
-    warning_of,
 )
 from lab.bench.part import Log, cpu_seconds, medians, peak_rss_mib, ratio
 from lab.bench.servers import Aws, Deployed, Prefect, answered, fresh_aws, running
@@ -58,11 +56,6 @@ Events = Callable[[Sequence[Interruption]], Sequence[Json]]
 def stop_alone(of: Sequence[Interruption]) -> Sequence[Json]:
     """Return the last event of each."""
     return [stop_of(each) for each in of]
-
-
-def stream(of: Sequence[Interruption]) -> Sequence[Json]:
-    """Return all events of all: the warnings, then the exits, then the stops."""
-    return [event_of(each) for event_of in (warning_of, exit_of, stop_of) for each in of]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ nothing. One request more or less than NEEDED has, and there is no floor.
 
 import json
 from collections.abc import Mapping
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -31,7 +29,6 @@ from localcloud.processes import Supervisor
 
 TITLE: Final = "How much of a rescue could be left out?"
 COMPARED: Final = "A warm rescue, and its floor"
-REQUESTS: Final = "The requests that a rescue cannot do without"
 RESCUES: Final = 20
 """Of each kind, and as many bare ones."""
 
@@ -41,11 +38,8 @@ WARM_UP: Final = 3
 NOTES: Final = {
     COMPARED: (
         f"Medians of {RESCUES} each, in turn. A rescue is one event to the deployed zip until it"
-        " answers, annotation included."
-    ),
-    REQUESTS: (
-        "Those of one stage go at the same time: they do not depend on each other. A move to"
-        " FARGATE takes as many: its change holds the capacity as well."
+        " answers, annotation included. Which requests these are, and what each is for, stands in"
+        " `lab/bench/floor.py`: those that do not depend on each other go at the same time."
     ),
 }
 
@@ -77,7 +71,7 @@ NEEDED: Final[tuple[tuple[int, str, str, str], ...]] = (
     (11, PREFECT, "labels", "runs are searched by them"),
     (12, TABLE, "release the lease", "the next event need not wait, nor annotate a second time"),
 )
-"""Stage, service, name, and reason."""
+"""Stage, service, name, and reason; a move to FARGATE reads one thing more."""
 ONLY_ON_DEMAND: Final = "read the pool's defaults"
 OF_ANY: Final = '"pause"'
 """In the one request that is no rescue's: every ten seconds, whether the stage is paused."""
@@ -109,16 +103,7 @@ def measure(log: Log, *, short: bool = False) -> Measured:
                     log(f"{name}, {kind}: {figures}")
                     rows.append({"Prefect": name, "rerun on": kind, **figures})
     worse = max(row["rescue ÷ floor"] for row in rows[-len(KINDS) :])
-    return Measured({"warm_vs_floor": worse}, {COMPARED: rows, REQUESTS: _by_stage()})
-
-
-def _by_stage() -> list[Row]:
-    rows: list[Row] = []
-    for stage, together in groupby(NEEDED, key=itemgetter(0)):
-        _, to, requests, reasons = zip(*together, strict=True)
-        texts = {"requests": "; ".join(requests), "because": "; ".join(reasons)}
-        rows.append({"stage": stage, "to": to[0], **texts})
-    return rows
+    return Measured({"warm_vs_floor": worse}, {COMPARED: rows})
 
 
 class Floor:

@@ -72,11 +72,6 @@ def running_task_of(of: Interruption) -> Json:
     return task_of(of, **_RUNNING, desiredStatus="RUNNING", stopCode=None)
 
 
-def warning_of(of: Interruption) -> Json:
-    """Return Spot's warning: the container still runs."""
-    return _event(of, **_RUNNING, version=4)
-
-
 def exit_of(of: Interruption, **detail: object) -> Json:
     """Return the event of the container's exit, DEPROVISIONING."""
     return _event(of, lastStatus="DEPROVISIONING", version=5, **detail)

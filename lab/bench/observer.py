@@ -1,7 +1,6 @@
 """Part 1: prefect-spot against prefect-aws's observer, the only Prefect-native alternative.
 
-An interruption is its STOPPED event here: the only one of its events on which both sides act. The
-whole stream (warning, exit, stop) is a measurement of its own.
+An interruption is its STOPPED event here: the only one of its events on which both sides act.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from lab.bench.comparison import OURS, RUNTIMES, THEIRS, Comparison, stream
+from lab.bench.comparison import OURS, RUNTIMES, THEIRS, Comparison
 from lab.bench.interruptions import Interruption, Json, running_task_of, stop_of, task_of
 from lab.bench.outcomes import PREFETCH
 from lab.bench.part import Log, Measured
@@ -23,7 +22,6 @@ TITLE: Final = "Is it as quick as prefect-aws's observer?"
 
 ON_STANDIN: Final = "On the stand-in for the Prefect API, 20 ms away"
 ON_SERVER: Final = "On a Prefect server with PostgreSQL"
-STREAM: Final = "all their events"
 CORRECTNESS: Final = "What becomes of a run"
 NOTES: Final = {
     ON_STANDIN: (
@@ -33,10 +31,9 @@ NOTES: Final = {
         f" to {RUNTIMES} runtimes, the observer is one process, taken out of the worker it runs in."
         " Both are warm: a few interruptions came before. Requests to Prefect, and CPU seconds of"
         " the handling processes and of Prefect's, are per interruption; memory is one process's"
-        " peak. An interruption is its last event, on which alone both sides act; with all their"
-        " events, the warnings come first, then the exits, then the stops."
+        " peak. An interruption is its last event, on which alone both sides act."
     ),
-    ON_SERVER: "One server for all measurements, with new runs for each; the last is made once.",
+    ON_SERVER: "One server for all measurements, with new runs for each.",
     CORRECTNESS: (
         "On a Prefect server with PostgreSQL. Each side is judged by what it is for: the observer"
         " is to leave an interrupted run Crashed, prefect-spot is to have it started again, once."
@@ -45,7 +42,6 @@ NOTES: Final = {
 
 ON_STANDIN_ROUNDS: Final = {100: 2, 1000: 1}
 ON_SERVER_ROUNDS: Final = {100: 2, 1000: 1}
-STREAM_ROUNDS: Final = {30: 1}
 SHORT_ROUNDS: Final = {3: 1}
 """How often each number of interruptions is measured, on each side."""
 
@@ -82,10 +78,6 @@ def measure(log: Log, *, short: bool = False) -> Measured:
         on_standin = partial(comparison.compare, partial(stand_in, supervisor))
         tables = {ON_STANDIN: on_standin(SHORT_ROUNDS if short else ON_STANDIN_ROUNDS)}
         last = {"standin_1000": tables[ON_STANDIN][-1]}
-        if not short:
-            for row in on_standin(STREAM_ROUNDS, stream):
-                counted = f"{row['interruptions']}, {STREAM}"
-                tables[ON_STANDIN].append({**row, "interruptions": counted})
         with real_server(supervisor) as prefect:
             if not short:
                 on_server = partial(comparison.compare, lambda: nullcontext(prefect))

@@ -39,10 +39,7 @@ comparison run on the same inputs, in turn; a figure is the median of its rounds
 ours ÷ the other's: below 1 is in our favour. Prefect's server is the real one, with PostgreSQL, or
 a stand-in where it says so; AWS is emulated. So times are this machine's: look at the ratios.
 """
-ORIGINS: Final = """## On what was it measured, and when?
-
-On an otherwise idle machine; `.venv/bin/python -m lab.bench floor cold` measures only those parts.
-"""
+ORIGINS: Final = "## On what was it measured, and when?"
 BY_HAND: Final = "## What is slower, and why?"
 
 
@@ -97,7 +94,9 @@ def _sections(found: Found) -> Iterator[str]:
             yield markdown(title, rows)
             if title in part.NOTES:
                 yield f"{part.NOTES[title]}\n"
-    yield ORIGINS
+    minutes = sum(measured["seconds"] for measured in parts.values()) / 60
+    again = "`.venv/bin/python -m lab.bench floor cold` measures only those parts"
+    yield f"{ORIGINS}\n\nOn an otherwise idle machine, in {minutes:.0f} minutes; {again}.\n"
     on: dict[str, list[str]] = {}
     for name, measured in parts.items():
         machine = "; ".join(f"{key} {value}" for key, value in measured["machine"].items())

@@ -13,8 +13,8 @@ STORMS: Final = "Storms"
 SIZES: Final = (100, 1_000, 10_000)
 NOTES: Final = {
     STORMS: (
-        "As above: the last event of each interruption, all of them there at the beginning, for"
-        " the deployed zip and the stand-in 20 ms away. One in four moves to FARGATE."
+        "As above: the last event of each, all of them there at the beginning, for the deployed"
+        " zip and the stand-in 20 ms away. One in four moves to FARGATE."
     )
 }
 
