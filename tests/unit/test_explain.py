@@ -524,7 +524,7 @@ def test_every_story_can_be_drawn_on_a_background_of_its_own(
     assert as_json(as_mapping(story)).isascii()
 
 
-EVIL = "bad\x1b]0;own\x07\u202e $\\frac{1}{0}$ -->\n[red]name[/]"
+EVIL = "bad\x1b]0;own\x07\u202e 時\U0001f525 $\\frac{1}{0}$ -->\n[red]name[/]"
 
 
 def test_names_with_control_characters_or_dollar_signs_are_shown_as_they_are(
