@@ -65,7 +65,7 @@ STATIC: Final = (
     check(5, "ruff", "check", "--quiet", ".", name="ruff check"),
     check(60, "mypy", "--no-error-summary"),
     check(15, "lint-imports", "--no-cache", "--no-logo"),
-    check(5, "shellcheck", ".ci/run", "examples/build_and_push.sh"),
+    check(5, "shellcheck", ".ci/run", "examples/build_and_push.sh", "tools/spotctl"),
 )
 IN_MEMORY: Final = (
     (tests("unit", 90, "tests/unit", *ALL_CORES),),
@@ -81,7 +81,7 @@ TEST: Final = (
 """What `make test` runs, stage by stage."""
 
 REST: Final = (
-    (tests("contract-others", 200, "tests/contract", "--servers", "others"),),
+    (tests("contract-others", 350, "tests/contract", "--servers", "others"),),
     (check(60, "python", "-m", "tests.ui.browser", name="browser"),),
     (tests("system", 1_000, "-n", "2", "--no-loadscope-reorder", "tests/system", "tests/ui"),),
     (tests("localcloud", 150, "tests/localcloud"),),
