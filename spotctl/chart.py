@@ -3,7 +3,6 @@
 A file of its own, because matplotlib takes a second to import. It needs no display.
 """
 
-import warnings
 from collections.abc import Sequence
 from decimal import Decimal
 from itertools import accumulate
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from chalicelib.core.money.report import ASSUMED_MARK, Counts, Report, Row, days_between
@@ -44,11 +44,15 @@ def draw(report: Report, png: Path, svg: Path) -> None:
     of the useful work alone, so that the net saving is the difference between two bars.
     """
     figure = figure_of(report)
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        # A letter that the font lacks is a box; matplotlib would warn of each.
-        figure.savefig(png, dpi=120)
-        # Without its date, the same report gives the same file.
-        figure.savefig(svg, metadata={"Date": None})
+    figure.savefig(png, dpi=120)
+    # Without its date, the same report gives the same file.
+    figure.savefig(svg, metadata={"Date": None})
+
+
+def drawable(text: str) -> str:
+    """Return foreign text clean, with a box for what the font lacks: matplotlib would warn."""
+    font = get_font(findfont("DejaVu Sans"))  # matplotlib's own, and its default
+    return "".join(c if font.get_char_index(ord(c)) else "□" for c in clean(text))
 
 
 def title_of(report: Report) -> str:
@@ -277,7 +281,7 @@ def _mark(counts: Counts) -> str:
 
 def _name(text: str) -> str:
     """Clean, cut and escape the name: to matplotlib, a dollar sign begins a formula."""
-    name = clean(text)
+    name = drawable(text)
     half = LONGEST_NAME // 2
     short = name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
     return short.replace("$", r"\$")

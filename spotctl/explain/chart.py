@@ -12,16 +12,15 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.money.report import in_usd
+from spotctl.chart import drawable
 from spotctl.explain.model import NEVER, Attempt, FailedToStart, Story
 from spotctl.explain.show import lasted, money_in_words, usd_of, work_in_words
 from spotctl.explain.work import Fate, Work
-from spotctl.output import clean
 
 MOST_ROWS: Final = 32
 """Rows that are drawn: of more, the first few and the last."""
@@ -316,6 +315,5 @@ def _clock(seconds: float, length: float) -> str:
 
 def _plain(text: str, length: int = LONGEST_TEXT) -> str:
     """Cleaned and cut, a box for what the font lacks. The caller switches formulas off."""
-    font = get_font(findfont("DejaVu Sans"))  # matplotlib's own, and its default
-    shown = "".join(c if font.get_char_index(ord(c)) else "□" for c in clean(text[: 4 * length]))
+    shown = drawable(text[: 4 * length])
     return shown if len(shown) <= length else f"{shown[: length - 1]}…"
