@@ -57,7 +57,7 @@ def folder_of(given: Path | None) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read Chalice's config. Raises SettingError: there is none, or it is not valid JSON."""
+    """Read Chalice's config. Raises SettingError: there is none, or it has not its form."""
     path = folder / CONFIG
     try:
         config: dict[str, Any] = json.loads(path.read_text())
@@ -68,7 +68,18 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise SettingError(f"{path} is not valid JSON ({error})", next_step="fix it") from None
+    if odd := _odd_part("it", config):
+        raise SettingError(f"{path}: {odd} is not a JSON object", next_step="fix it")
     return config
+
+
+def _odd_part(name: str, value: Any) -> str:
+    """Return the name of the first part that has to be an object and is not; empty for none."""
+    if not isinstance(value, dict):
+        return name
+    parts = ("stages", "lambda_functions", "environment_variables")
+    named = (part for part in value.items() if part[0] in parts or name in parts[:2])
+    return next(filter(None, (_odd_part(*part) for part in named)), "")
 
 
 def read_project(
@@ -101,6 +112,10 @@ def project_of(
         **stages[stage].get("environment_variables", {}),
         **changes,
     }
+    for name, value in environment.items():
+        if not isinstance(value, str):
+            step = f"write it in quotes in {folder / CONFIG}"
+            raise SettingError(f"{name} is {value!r}, which is no text", next_step=step)
     functions: dict[str, dict[str, Any]] = stages[stage].get("lambda_functions", {})
     of_all = {**config, **stages[stage]}
     return Project(

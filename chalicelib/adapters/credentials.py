@@ -187,7 +187,8 @@ def trust_of(text: str) -> ssl.SSLContext | None:
     if "PRIVATE KEY" in text:
         raise ValueError("holds a private key, which nobody but its server may have")
     with suppress(ssl.SSLError, ValueError, TypeError):
-        return ssl.create_default_context(cadata=text)
+        # What stands beside the certificates may be any text, as in a file.
+        return ssl.create_default_context(cadata=text.encode("ascii", "ignore").decode())
     raise ValueError("is not PEM with certificates")
 
 
@@ -221,7 +222,7 @@ def joined(authorization: str | None, custom: Mapping[str, str]) -> Mapping[str,
 def without(headers: Mapping[str, str], text: str) -> str:
     """Return the text with *** for the headers' values, in case a server or proxy sends them back.
 
-    For their parts too: an API key, an auth string and the password in it; each plain, as `repr`,
+    For their parts too: an API key, an auth string and the password in it, a cookie; each plain, as `repr`,
     JSON and HTML show it, percent-encoded, and in base64.
     """
     if not text:
@@ -229,7 +230,7 @@ def without(headers: Mapping[str, str], text: str) -> str:
     secrets = set()
     for header in headers.values():
         scheme, _, value = header.partition(" ")
-        secrets |= {header, value}
+        secrets |= {header, value, *(part.partition("=")[2] for part in header.split(";"))}
         if scheme.lower() == "basic":
             with suppress(ValueError):
                 pair = base64.b64decode(value).decode()

@@ -307,7 +307,9 @@ def _notify(context: Context, handling: _Handling, before: RunRecord, decision: 
     if (run := handling.run) is None:
         return
     subject, after, mode = handling.subject, handling.record, context.policy.mode
-    ended = handling.ended
+    # Where Prefect's answer was lost, the run shows whether it is ended.
+    ours = {a.transition_id for a in decision.actions if isinstance(a, actions.End)}
+    ended = handling.ended or run.state.transition_id in ours
     found = notification_of(subject, run, before, after, decision, mode, ended=ended)
     if found is not None:
         notify(context, run, found)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -50,10 +51,11 @@ def id_in(run: str) -> UUID | None:
         return UUID(text)
     if "://" not in text:
         return None
-    parts = urlsplit(text)
-    # Some UIs route behind the hash.
-    if found := _IN_UI.search(parts.path) or _IN_UI.search(parts.fragment):
-        return UUID(found[1])
+    with suppress(ValueError):  # no address at all
+        parts = urlsplit(text)
+        # Some UIs route behind the hash.
+        if found := _IN_UI.search(parts.path) or _IN_UI.search(parts.fragment):
+            return UUID(found[1])
     raise RefusedError(
         f"{text} is not the address of a flow run",
         next_step="pass the address of the run's page in the Prefect UI, …/runs/flow-run/ID",

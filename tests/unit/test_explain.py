@@ -584,7 +584,8 @@ def test_a_run_is_named_by_its_id_or_by_an_address_of_its_page(run: str) -> None
 def test_a_name_is_no_id_and_another_page_is_refused() -> None:
     assert id_in("brave-otter") is None
     assert id_in(ID[:8]) is None
-    for page in (f"https://app.prefect.cloud/{WORKSPACE}/runs", f"http://x/runs/task-run/{ID}"):
+    pages = (f"https://app.prefect.cloud/{WORKSPACE}/runs", f"http://x/runs/task-run/{ID}")
+    for page in (*pages, f"http://[::1/runs/flow-run/{ID}"):
         with pytest.raises(RefusedError, match="not the address of a flow run"):
             id_in(page)
 

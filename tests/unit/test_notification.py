@@ -312,6 +312,17 @@ def test_a_storm_of_moves_is_a_few_messages_and_hides_no_lost_run(mailbox: Mailb
     assert "later" in later["Subject"]
 
 
+def test_a_run_is_lost_too_when_no_answer_says_so() -> None:
+    calls: list[str] = []
+    for befalls in (None, Befalls.FAILS_AFTER):
+        universe = Universe()
+        died(OUT_OF_MEMORY)(universe)
+        wire = Tripwire(befalls, calls.index("prefect.propose_state") if befalls else 0)
+        universe.sweep(wire)
+        calls = wire.calls
+        assert [notification.kind for notification in universe.notified] == [LOSSES]
+
+
 def test_a_handler_that_dies_before_the_message_is_on_record_sends_it_the_next_time() -> None:
     universe = Universe(Policy(spot_retries=0))
     _, task = universe.running()

@@ -189,7 +189,7 @@ def test_the_certificates_are_the_same_context_until_others_are_stored(
     ssm: Any, tmp_path: Path
 ) -> None:
     one, two = (AccessProxy("", tmp_path / name).certificates for name in "ab")
-    store(ssm, one)
+    store(ssm, f"\ufeff# Főtanúsítvány\n{one}")
     trust = certificates(ssm, NAME)
     assert certificates(ssm, "")() is None
     assert trust() is trust(True) is not None

@@ -551,6 +551,17 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
     [
         ("status", lambda at: (at.folder / CONFIG).unlink(), "there is no ", "project's folder"),
         ("status", lambda at: (at.folder / CONFIG).write_text("{"), "is not valid JSON", "fix it"),
+        *(
+            ("plan --offline", lambda at, text=text: (at.folder / CONFIG).write_text(text), odd, "")
+            for text, odd in (
+                ("[]", "it is not a JSON object"),
+                ('{"stages": null}', "stages is not a JSON object"),
+                ('{"stages": {"dev": []}}', "dev is not a JSON object"),
+                ('{"environment_variables": 1}', "environment_variables is not a JSON object"),
+                ('{"stages": {"dev": {"lambda_functions": {"react": 1}}}}', "react is not a JSON"),
+                ('{"stages": {"dev": {"environment_variables": {"SPOT_RETRIES": 3}}}}', "is 3, w"),
+            )
+        ),
         ("status --stage prod", nothing, "known are dev", "pass --stage"),
         (
             "status",
