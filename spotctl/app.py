@@ -83,6 +83,8 @@ class Group(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # its reader has enough: typer ends without a word, with code 1
         except (PrefectSpotError, BotoCoreError, ClientError, OSError) as error:
             show_error(*explain(error))
             raise typer.Exit(Exit.NOT_DONE) from None

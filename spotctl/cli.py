@@ -14,7 +14,7 @@ from spotctl.deploy import deploy as deploy_stage
 from spotctl.drill import run as drill_run
 from spotctl.errors import RefusedError
 from spotctl.explain import explain_flow_run
-from spotctl.options import Since, Yes, dry_run
+from spotctl.options import Since, Yes, chart_files, dry_run
 from spotctl.output import Exit, exit_of
 from spotctl.pause import records, refuse_while_paused
 from spotctl.plan import plan
@@ -185,6 +185,7 @@ def report(
 
     The sums are daily; CSV has a row per deployment and day.
     """
+    files = chart and chart_files(chart)
     context, output = at.open()
     dynamodb, today = context.aws.client("dynamodb"), context.now().date()
     pools = context.project.settings.work_pools
@@ -193,12 +194,11 @@ def report(
     output.result(
         as_mapping(savings, advice), lambda: as_table(savings, advice), lambda: as_csv(savings)
     )
-    if chart is not None:
+    if files is not None:
         from spotctl.chart import draw  # matplotlib takes a second to import
 
-        png, svg = chart.with_suffix(".png"), chart.with_suffix(".svg")
-        draw(savings, png, svg)
-        output.progress(f"drawn: {png} and {svg}")
+        draw(savings, *files)
+        output.progress("drawn: {} and {}".format(*files))
 
 
 @command(Panel.MONEY, *("replay --set SPOT_RETRIES=1", "replay --since 4w --set SPOT_RETRIES=auto"))

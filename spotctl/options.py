@@ -124,6 +124,14 @@ def dry_run(what: str) -> typer.models.OptionInfo:
     return found
 
 
+def chart_files(chart: Path) -> tuple[Path, Path]:
+    """Return FILE.png and FILE.svg; FILE may end so already. Raises RefusedError: it is no name."""
+    name = chart.name.removesuffix(".png").removesuffix(".svg")
+    if name in ("", ".."):
+        raise RefusedError(f"--chart {str(chart)!r} names no file", next_step="pass a file's name")
+    return chart.with_name(f"{name}.png"), chart.with_name(f"{name}.svg")
+
+
 def chosen_format(
     given: Literal["table", "json", "csv"] | None, *, as_json: bool | None, in_csv: bool
 ) -> Literal["table", "json", "csv"] | None:

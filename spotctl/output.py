@@ -185,6 +185,7 @@ class Output:
     def _text(self, text: str) -> None:
         """Print the result for programs, its lines cleaned."""
         sys.stdout.write(_cleaned_lines(text))
+        sys.stdout.flush()
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask on the terminal; with `yes`, only show what would be asked.
@@ -208,6 +209,7 @@ class Output:
 def show_line(text: str) -> None:
     """Print a line to stdout."""
     sys.stdout.write(f"{clean(text)}\n")
+    sys.stdout.flush()
 
 
 def show_error(what: str, next_step: str) -> None:

@@ -222,8 +222,8 @@ def joined(authorization: str | None, custom: Mapping[str, str]) -> Mapping[str,
 def without(headers: Mapping[str, str], text: str) -> str:
     """Return the text with *** for the headers' values, in case a server or proxy sends them back.
 
-    For their parts too: an API key, an auth string and the password in it, a cookie; each plain, as `repr`,
-    JSON and HTML show it, percent-encoded, and in base64.
+    For their parts too: an API key, an auth string and the password in it, a cookie; each plain,
+    as `repr`, JSON and HTML show it, percent-encoded, and in base64.
     """
     if not text:
         return text

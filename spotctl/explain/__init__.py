@@ -10,6 +10,7 @@ from spotctl.context import Context
 from spotctl.explain.read import find, read
 from spotctl.explain.show import as_mapping, as_text
 from spotctl.explain.story import story_of
+from spotctl.options import chart_files
 from spotctl.output import Output
 
 
@@ -19,11 +20,11 @@ def explain_flow_run(context: Context, output: Output, run: str, chart: Path | N
     Raises RefusedError: it is not found, or not alone of its name. Also what AWS and Prefect raise
     where there is no story without them; OSError where the chart cannot be written.
     """
+    files = chart and chart_files(chart)
     story = story_of(read(context, find(context, output, run)))
     output.result(as_mapping(story), lambda: as_text(story))
-    if chart is not None:
+    if files is not None:
         from spotctl.explain.chart import draw  # matplotlib takes a second to import
 
-        png, svg = chart.with_suffix(".png"), chart.with_suffix(".svg")
-        draw(story, png, svg)
-        output.progress(f"drawn: {png} and {svg}")
+        draw(story, *files)
+        output.progress("drawn: {} and {}".format(*files))

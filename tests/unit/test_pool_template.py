@@ -125,6 +125,7 @@ USERS_EDITS: dict[str, Edit] = {
         "containerDefinitions"
     ].insert(0, {"name": "sidecar", "image": "proxy"}),
     "an option of the network": put(VARIABLE + "network_configuration/default/more", True),
+    "secrets that are a variable": put(FLOW + "secrets", "{{ secrets }}"),
     "something beside": put("x_note", "ours"),
 }
 
@@ -281,8 +282,11 @@ def test_a_container_with_a_reservation_gets_no_limit() -> None:
         (VARIABLE + "cluster", "mine"),
         ("job_configuration", "{{ all }}"),
         (CONTAINERS, "x"),
+        (FLOW + "environment", "{{ environment }}"),
+        (FLOW + "secrets", "{{ secrets }}"),
+        (VARIABLE + "env/default", "{}"),
     ],
 )
 def test_a_template_of_another_shape_is_refused_and_says_where(path: str, value: object) -> None:
     with pytest.raises(ValueError, match=path.rpartition("/")[2]):
-        restored(edited(put(path, value)))
+        restored(edited(put(path, value)), BEHIND)

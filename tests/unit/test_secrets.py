@@ -18,6 +18,7 @@ from chalicelib.adapters.credentials import (
     PrefectAuthorization,
     certificates,
     custom_headers,
+    without,
 )
 from chalicelib.errors import SecretUnreadableError
 from localcloud.access_proxy import AccessProxy
@@ -163,6 +164,11 @@ def test_headers_are_a_json_object_as_prefect_itself_reads_it(ssm: Any, value: s
     store(ssm, value)
     assert custom_headers(ssm, NAME)() == json.loads(value)
     assert custom_headers(ssm, "")() == {}
+
+
+def test_of_a_cookie_too_each_value_is_hidden_where_a_server_sends_it_back() -> None:
+    cookie = {"Cookie": "CF_Authorization=canary; session=second"}
+    assert without(cookie, "neither canary nor second is known") == "neither *** nor *** is known"
 
 
 @pytest.mark.parametrize(

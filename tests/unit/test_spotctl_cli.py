@@ -105,6 +105,19 @@ def spotctl_from(folder: Path, *arguments: str, **environment: str) -> str:
     ).stdout  # fmt: skip
 
 
+@pytest.mark.parametrize("command", ["plan --offline", "policies", "status -h", "--version"])
+def test_a_reader_that_has_enough_gets_no_error(command: str) -> None:
+    readable, writable = os.pipe()
+    os.close(readable)
+    done = subprocess.run(
+        [CHECKOUT / "tools" / "spotctl", *command.split()], check=False,
+        stdout=writable, stderr=subprocess.PIPE,
+        env={name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    )  # fmt: skip
+    os.close(writable)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_spotctl_runs_from_any_directory_by_a_link_and_finds_its_own_checkout(
     tmp_path: Path,
 ) -> None:
@@ -510,10 +523,11 @@ def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
     assert stage.run("report", "--csv", "--since", "4w").out.startswith(
         '"day","deployment","runs",'
     )
-    chart = stage.folder / "savings.png"
-    assert stage.run("report", "--chart", str(chart)).answer["deployments"] == []
-    assert chart.read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in chart.with_suffix(".svg").read_text()
+    for name, drawn in (("savings.png", "savings"), ("of 2026.11", "of 2026.11")):
+        result = stage.run("report", "--chart", str(stage.folder / name))
+        assert result.answer["deployments"] == []
+        assert (stage.folder / f"{drawn}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (stage.folder / f"{drawn}.svg").read_text()
 
 
 def test_a_replay_is_a_table_or_json_with_three_columns(stage: Bench) -> None:
@@ -589,6 +603,8 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
         ("report --pool etl", nothing, "--pool 'etl' is none of the stage's work pools", ""),
         ("drill --throw-away", NO_POOL, "does not know the work pool", ""),
         ("report --since tomorrow", nothing, "--since 'tomorrow' is not a period", ""),
+        ("report --chart .", nothing, "--chart '.' names no file", "pass a file's name"),
+        ("explain x --chart .png", nothing, "--chart '.png' names no file", ""),
         ("report --csv --json", nothing, "--csv excludes --json", ""),
         ("report --csv --format table", nothing, "--csv excludes --format table", ""),
         ("status --table --format json", nothing, "--table excludes --format json", ""),

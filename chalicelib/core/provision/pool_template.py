@@ -122,20 +122,25 @@ def _give_access(template: dict[str, Any], wanted: Template, values: Values) -> 
     configuration, properties = template["job_configuration"], template["variables"]["properties"]
     container = _flow_container(configuration["task_definition"]["containerDefinitions"])
     given = {name: str(values[of]) for name, of in _SECRETS.items() if values[of]}
-    own = [each for each in container.get("secrets") or () if each.get("name") not in _SECRETS]
-    secrets = [*own, *({"name": name, "valueFrom": arn} for name, arn in given.items())]
-    if secrets:
-        container["secrets"] = secrets
-    elif container.get("secrets"):
-        del container["secrets"]
-    container["environment"] = [e for e in container["environment"] if e.get("name") not in given]
+    if given or isinstance(container.get("secrets"), list):  # else a variable of the users' own
+        found, ours = _objects_in(container, "secrets"), tuple(_SECRETS)
+        own = [each for each in found if each.get("name") not in ours]
+        secrets = [*own, *({"name": name, "valueFrom": arn} for name, arn in given.items())]
+        if secrets:
+            container["secrets"] = secrets
+        elif found:
+            del container["secrets"]
+    container["environment"] = [
+        each for each in container["environment"] if each.get("name") not in tuple(given)
+    ]
     if HEADERS in given:
         env = _object_in(properties, "env", wanted["variables"]["properties"]["env"])
-        env["default"] = {**(env.get("default") or {}), HEADERS: None}
+        env["default"] = env.get("default") or {}
+        _object_in(env, "default")[HEADERS] = None
     else:
         env = properties.get("env") or {}
         default = env.get("default") or {}
-        if default.get(HEADERS, "") is None:
+        if isinstance(default, dict) and default.get(HEADERS, "") is None:
             del default[HEADERS]
         if not default:
             env.pop("default", None)
@@ -272,17 +277,15 @@ def _complete_container(
         platform = wanted["task_definition"]["runtimePlatform"]
         definition["runtimePlatform"] = copy.deepcopy(platform)
     ours = _flow_container(wanted["task_definition"]["containerDefinitions"])
-    containers = definition.get("containerDefinitions") or [copy.deepcopy(ours)]
+    containers = _objects_in(definition, "containerDefinitions") or [copy.deepcopy(ours)]
     definition["containerDefinitions"] = containers
-    if not isinstance(containers, list) or not all(isinstance(c, dict) for c in containers):
-        raise ValueError("containerDefinitions is no list of objects")
     container = _flow_container(containers)
     for name, value in ours.items():
         if name not in _LEFT_TO_USERS:
             container[name] = copy.deepcopy(value)
     if "memoryReservation" not in container:
         container.setdefault("memory", ours["memory"])
-    environment = container.get("environment", [])
+    environment = _objects_in(container, "environment")
     for entry in ours["environment"]:
         if not ends_runs:
             environment = [e for e in environment if e != entry]
@@ -297,6 +300,14 @@ def _object_in(parent: dict[str, Any], key: str, otherwise: Template = MappingPr
     value = parent.setdefault(key, copy.deepcopy(dict(otherwise)))
     if not isinstance(value, dict):
         raise ValueError(f"{key} is no object")
+    return value
+
+
+def _objects_in(parent: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The list under that key; an empty one where there is none."""
+    value = parent.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise ValueError(f"{key} is no list of objects")
     return value
 
 
