@@ -234,7 +234,10 @@ class _Reader:
         return tuple(found)
 
     def _parts(self, whose: str, parts: Mapping[str, Callable[[], object]]) -> dict[str, Any]:
-        """Return what each call returns; after the first that fails, which is noted, no more."""
+        """Return what each call returns; what is odd is noted.
+
+        After the first that is refused, or gets no answer, no more.
+        """
         found: dict[str, Any] = {}
         for name, call in parts.items():
             try:
@@ -243,6 +246,9 @@ class _Reader:
                 left = [each for each in parts if each not in found]
                 self.missing.append(f"{whose} ({', '.join(left)}): {explain(error)[0]}")
                 break
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                odd = f"not of a known form: {type(error).__name__}, {error}"
+                self.missing.append(f"{whose} ({name}): {odd}")
         return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 from xml.etree import ElementTree
 
+import boto3
 import pytest
 from PIL import Image
 
@@ -663,6 +664,27 @@ def test_the_command_tells_what_the_table_has_when_all_else_is_gone(
     ]  # fmt: skip
     assert "drawn:" in result.err
     assert (tmp_path / "t.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "part"),
+    [
+        (f"run#{ID}", {"interruptions": {arn(1): {"number": "one"}}}, "record"),
+        (f"run#{ID}", {"failed_starts": "x"}, "record"),
+        (f"bill#{arn(1)}", {"cause": "unheard of"}, "bills"),
+        ("pause", {"paused_at": "yesterday"}, "pause"),
+    ],
+)
+def test_what_is_odd_in_the_table_is_named_and_the_rest_told(
+    stage: Bench, keep: Keep, key: str, values: dict[str, Any], part: str
+) -> None:
+    keep()
+    table: Any = boto3.resource("dynamodb", region_name="us-east-1").Table(STACK)
+    table.put_item(Item={**table.get_item(Key={"pk": key}).get("Item", {"pk": key}), **values})
+    answer = stage.run("explain", ID).answer
+    odd = [each for each in answer["missing"] if "not of a known form" in each]
+    assert [each.partition(":")[0] for each in odd] == [f"the stage's table ({part})"]
+    assert len(answer["attempts"]) > 1
 
 
 def test_the_command_asks_prefect_for_what_only_prefect_has(stage: Bench, keep: Keep) -> None:
