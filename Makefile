@@ -41,7 +41,7 @@ $(VENV)/spotctl: | $(VENV)/uv
 	@touch $@
 
 .PHONY: demo
-demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this machine; KEEP=1 leaves it up
+demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this machine; KEEP=1 leaves it up, to try spotctl
 	@$(VENV)/python -m localcloud.demo
 
 .PHONY: test
