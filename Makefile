@@ -40,8 +40,11 @@ $(VENV)/spotctl: | $(VENV)/uv
 	@$(VENV)/uv pip sync --quiet --require-hashes --python $(@D)/bin/python $(filter %.txt,$^)
 	@touch $@
 
+.PHONY: install
+install: .venv/ready  ## Install spotctl and the development tools into .venv
+
 .PHONY: demo
-demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this machine; KEEP=1 leaves it up
+demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this machine; KEEP=1 leaves it up, to try spotctl
 	@$(VENV)/python -m localcloud.demo
 
 .PHONY: test

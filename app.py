@@ -116,9 +116,9 @@ def sweep(event: RawEvent) -> Mapping[str, object]:
 def provision(event: RawEvent) -> Mapping[str, object]:
     """Create stack and work pool, a step per call, and keep them up to date."""
     from chalicelib.functions.provision import provision as provision_all
+    from chalicelib.provision_wiring import provision_context
 
-    context_of = wiring.provision_context
-    return wiring.answer(provision_all, context_of, event.to_dict(), event.context)
+    return wiring.answer(provision_all, provision_context, event.to_dict(), event.context)
 
 
 for function in (react, meter, sweep, provision):

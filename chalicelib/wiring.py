@@ -37,28 +37,18 @@ from chalicelib.errors import (
     SettingError,
     lacks_table,
 )
-from chalicelib.settings import (
-    Settings,
-    function_names,
-    policy_of,
-    read_clusters,
-    read_settings,
-    stack_parameters,
-)
+from chalicelib.settings import Settings, policy_of, read_clusters, read_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from chalicelib.adapters.bills import BillTable
     from chalicelib.adapters.notices import TopicNotices
-    from chalicelib.functions.provision import ProvisionContext
 
 CALLS_AT_ONCE: Final = 6
 """Connections to Prefect that one invocation uses: a rescue annotates by as many requests."""
 SPARE_SECONDS: Final = 3.0
 """Left of an invocation when the last request to Prefect must be over, to write and to log."""
-SECONDS_FOR_AWS: Final = 10.0
-"""Left of an invocation of `provision` when Prefect must have answered: for AWS's part."""
 AWS_CONFIG: Final = Config(
     user_agent="prefect-spot", parameter_validation=False, account_id_endpoint_mode="disabled"
 )
@@ -144,7 +134,7 @@ def context_of(
     chosen = settings()
     not_before().begin()
     seconds = lambda_context.get_remaining_time_in_millis() / 1000
-    seconds_left = _countdown(seconds - SPARE_SECONDS)
+    seconds_left = countdown(seconds - SPARE_SECONDS)
 
     def prefect(deadline: Callable[[], float]) -> PrefectRest:
         return PrefectRest(_http(deadline, pause), _deployment_names())
@@ -154,7 +144,7 @@ def context_of(
     owner = f"{lambda_context.aws_request_id}/{uuid4()}"
     return Context(
         prefect=prefect(seconds_left),
-        with_timeout=lambda most: prefect(_countdown(min(most, seconds_left()))),
+        with_timeout=lambda most: prefect(countdown(min(most, seconds_left()))),
         records=RunTable(_dynamodb(), chosen.stack_name, owner),
         bills=_late(_bills),
         bills_in_time=_late(_bills_in_time),
@@ -180,56 +170,7 @@ def context_of(
     )
 
 
-def provision_context(lambda_context: LambdaContext) -> "ProvisionContext":
-    """Make all of it anew: what is called every few minutes keeps nothing warm."""
-    # Loaded here: 8 ms of a cold start's 220, in CPU, that the other Lambdas do without.
-    from chalicelib.adapters.prefect_work_pools import PrefectWorkPools
-    from chalicelib.adapters.provisioning import AwsAccount
-    from chalicelib.core.provision.plan import Desired
-    from chalicelib.functions.provision import ProvisionContext
-
-    chosen = settings()
-    left = _countdown(lambda_context.get_remaining_time_in_millis() / 1000 - SECONDS_FOR_AWS)
-    of_function = lambda_context.invoked_function_arn.split(":")
-    return ProvisionContext(
-        desired=Desired(
-            is_full=chosen.is_full,
-            stack_name=chosen.stack_name,
-            template=infra.load("stack.json"),
-            parameters=stack_parameters(chosen),
-            secrets=chosen.secrets,
-            vpc_id=chosen.vpc_id,
-            subnet_ids=chosen.subnet_ids,
-            assign_public_ip=chosen.assign_public_ip,
-            use_spot=chosen.use_spot,
-            work_pools=chosen.work_pools,
-            pool_template=infra.load("base-job-template.json"),
-            functions=(names := function_names(chosen.stage)),
-            ends_runs=chosen.mode.ends_runs,
-            architecture=chosen.architecture,
-            log_retention_days=chosen.log_retention_days,
-            concurrency=dict(zip(names, (chosen.react_concurrency, 0, 1, 0), strict=True)),
-            roles_arn=f"arn:{of_function[1]}:iam::{of_function[4]}:role/",
-        ),
-        aws=AwsAccount(
-            cloudformation=boto3.client("cloudformation"),
-            ec2=boto3.client("ec2"),
-            events=boto3.client("events"),
-            iam=boto3.client("iam"),
-            lambdas=boto3.client("lambda"),
-            logs=boto3.client("logs"),
-            ssm=boto3.client("ssm"),
-            function_arn_prefix=":".join(of_function[:6]) + ":",
-        ),
-        # Without the table's wait, which `provision` may not read.
-        work_pools=PrefectWorkPools(
-            JsonHttp(chosen.prefect_api_url, authorization(), left, connections=_connections())
-        ),
-        log=log_of_function(),
-    )
-
-
-def _countdown(seconds: float) -> Callable[[], float]:
+def countdown(seconds: float) -> Callable[[], float]:
     """Return a clock that says how many of the seconds are left."""
     until = time.monotonic() + seconds
     return lambda: until - time.monotonic()
@@ -298,10 +239,11 @@ def _ssm() -> Any:
 @cache
 def connections() -> Connections:
     """Return the connections to Prefect."""
-    return _connections(not_before())
+    return make_connections(not_before())
 
 
-def _connections(not_before: NotBefore | None = None) -> Connections:
+def make_connections(not_before: NotBefore | None = None) -> Connections:
+    """Make connections to Prefect; without `not_before`, none waits for what the table says."""
     chosen = settings()
     return Connections(
         chosen.prefect_api_url,

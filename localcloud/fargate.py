@@ -131,12 +131,17 @@ class Fargate:
         for thread in self._threads:
             thread.join(timeout=10)
 
-    def interrupt(self, task_arn: str) -> None:
+    def interrupt(
+        self,
+        task_arn: str,
+        stop_code: str = "SpotInterruption",
+        reason: str = "Your Spot Task was interrupted.",
+    ) -> None:
         """Take the task as Spot does: warning, SIGTERM to the group, SIGKILL after `stopTimeout`.
 
         Without effect on a task that is stopping already. Raises KeyError for an unknown one.
         """
-        self._lives[task_arn].interrupt("SpotInterruption", "Your Spot Task was interrupted.")
+        self._lives[task_arn].interrupt(stop_code, reason)
 
     def log_of(self, task_arn: str) -> Path:
         """Return the file with the container's output; it is there once the container was."""

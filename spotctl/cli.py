@@ -229,7 +229,9 @@ def replay(
 )
 def explain(
     at: At,
-    run: Annotated[str, typer.Argument(help="ID, name, or address in the Prefect UI of the run")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="ID, name, or address in the Prefect UI of the run")
+    ],
     chart: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="also draw it, to FILE.png and FILE.svg"),

@@ -27,7 +27,7 @@ def init(
 ) -> None:
     """Write a new stage into .chalice/config.json, in MODE observe, which changes no run.
 
-    All that is not set is as in the first stage there, or by default. With ECS_CLUSTER set,
+    Settings that are not given have their defaults. With ECS_CLUSTER set,
     PROVISION is rescue-only: cluster, worker and work pool are yours, and stay untouched.
     """
     init_stage(at.folder, at.stage, given)

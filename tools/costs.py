@@ -62,11 +62,10 @@ def break_even() -> Iterator[tuple[str, ...]]:
 
     Both without DEPLOYMENT_METRICS, then with it. A task-hour saves on-demand's rate less Spot's.
     """
-    found = list(costs())
     metrics = METRIC_USD * (len(Metric) - len(OF_POOLS_ONLY)) * DEPLOYMENTS
     per_hour = _task_usd("FARGATE") - _task_usd("FARGATE_SPOT")
-    for kind, left_out in (("rescue-only", WORKER_ONLY), ("full", "")):
-        usd = _total(row for row in found if not (left_out and row[0].endswith(left_out)))
+    for kind, is_full in (("rescue-only", False), ("full", True)):
+        usd = _total(row for row in costs(is_full=is_full))
         each = (usd, usd + metrics)
         cells = [text for cost in each for text in (f"{cost:.2f}", f"{cost / per_hour:,.0f}")]
         yield f"`PROVISION={kind}`", *cells
@@ -82,17 +81,14 @@ def _task_usd(capacity: str) -> Decimal:
     return TASK_VCPU * Decimal(rate["vcpu_hour_usd"]) + TASK_GIB * Decimal(rate["gb_hour_usd"])
 
 
-def costs() -> Iterator[tuple[str, str, str]]:
-    """Return what there is, USD a month, and the price, of a stage with its defaults."""
-    worker = read_settings(REQUIRED)
-    vcpu, gib = Decimal(worker.worker_cpu) / 1024, Decimal(worker.worker_memory) / 1024
-    rate = _rate("FARGATE")
-    hour = vcpu * Decimal(rate["vcpu_hour_usd"]) + gib * Decimal(rate["gb_hour_usd"])
-    worker_text = f"the worker: {vcpu} vCPU and {gib} GiB on FARGATE, day and night{WORKER_ONLY}"
-    yield worker_text, f"{hour * HOURS:.2f}", FARGATE
-    ipv4 = f"{IPV4_HOUR_USD} an hour, {VPC}"
-    yield f"its public IPv4 address{WORKER_ONLY}", f"{IPV4_HOUR_USD * HOURS:.2f}", ipv4
-    alarms, watched = _alarms()
+def costs(*, is_full: bool = True) -> Iterator[tuple[str, str, str]]:
+    """Return what there is, USD a month, and the price, of a stage with its defaults.
+
+    `is_full`: with a worker of its own.
+    """
+    if is_full:
+        yield from _worker_costs()
+    alarms, watched = _alarms(is_full=is_full)
     a_metric = f"{ALARM_METRIC_USD} a metric, {CLOUDWATCH}"
     yield f"{alarms} alarms, on {watched} metrics", f"{ALARM_METRIC_USD * watched:.2f}", a_metric
     metrics, a_metric = len(Metric), f"{METRIC_USD} a metric, {CLOUDWATCH}"
@@ -105,6 +101,17 @@ def costs() -> Iterator[tuple[str, str, str]]:
     yield f"{calls:,} calls of `sweep` and `provision`, {if_each}", f"{usd:.2f}", LAMBDA
 
 
+def _worker_costs() -> Iterator[tuple[str, str, str]]:
+    worker = read_settings(REQUIRED)
+    vcpu, gib = Decimal(worker.worker_cpu) / 1024, Decimal(worker.worker_memory) / 1024
+    rate = _rate("FARGATE")
+    hour = vcpu * Decimal(rate["vcpu_hour_usd"]) + gib * Decimal(rate["gb_hour_usd"])
+    worker_text = f"the worker: {vcpu} vCPU and {gib} GiB on FARGATE, day and night{WORKER_ONLY}"
+    yield worker_text, f"{hour * HOURS:.2f}", FARGATE
+    ipv4 = f"{IPV4_HOUR_USD} an hour, {VPC}"
+    yield f"its public IPv4 address{WORKER_ONLY}", f"{IPV4_HOUR_USD * HOURS:.2f}", ipv4
+
+
 def table() -> str:
     """Return the rows as a Markdown table."""
     return _markdown(("what", "USD a month", "price"), rows())
@@ -112,8 +119,11 @@ def table() -> str:
 
 def table_of_break_even() -> str:
     """Return when a stage has paid for itself, as a Markdown table."""
-    metrics = f"with the metrics of {DEPLOYMENTS} deployments, USD a month"
-    return _markdown(("stage", "USD a month", "task-hours", metrics, "task-hours"), break_even())
+    metrics = f"with `DEPLOYMENT_METRICS` for {DEPLOYMENTS} deployments, USD a month"
+    return _markdown(
+        ("stage", "USD a month", "break-even, task-hours", metrics, "break-even, task-hours"),
+        break_even(),
+    )
 
 
 def _markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -127,10 +137,14 @@ def _rate(capacity: str) -> Mapping[str, str]:
     return next(r for r in rates if (r["region"], r["architecture"], r["capacity"]) == wanted)
 
 
-def _alarms() -> tuple[int, int]:
+def _alarms(*, is_full: bool) -> tuple[int, int]:
     """Return the number of the stack's alarms, and of the metrics they watch, which are charged."""
     resources: Mapping[str, Any] = infra.load("stack.json")["Resources"]
-    alarms = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+    alarms = [
+        r["Properties"]
+        for r in resources.values()
+        if r["Type"] == "AWS::CloudWatch::Alarm" and (is_full or r.get("Condition") != "Full")
+    ]
     watched = [
         metric
         for alarm in alarms

@@ -1,4 +1,4 @@
-"""What a flow can do after SIGTERM: each claim of `docs/may-my-flow-restart.md`, by real engines.
+"""What a flow can do after SIGTERM: each claim of `docs/safe-to-rerun.md`, by real engines.
 
 `prefect flow-run execute` runs as a container's main process; the whole process group is sent
 SIGTERM, as `tini -g` does, and when the main process ends, all that is left is killed.

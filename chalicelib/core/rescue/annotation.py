@@ -295,7 +295,7 @@ def _why_rerun(snapshot: Snapshot, interruption: Interruption) -> str:
     expects = budget.is_auto and within_budget and moved is None and interruption.guard_reason
     if interruption.guard or expects:
         return f"{interruption.guard or budget.source}: {interruption.guard_reason}"
-    why = f"all {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
+    why = f"the {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
     if moved is not None and within_budget and interruption.rerun_on == FARGATE:
         why = f"{moved.guard}: {moved.reason}, as was decided before its start"
     elif within_budget:
