@@ -87,6 +87,8 @@ class Prefect(PrefectApi):
         self._process = process
         self._database = database
         template = infra.load("base-job-template.json")
+        # As `provision` fills it in; a real server takes no default that is none of the choices.
+        template["variables"]["properties"]["cpu_architecture"]["default"] = "X86_64"
         pool = {"name": WORK_POOL, "type": "ecs", "base_job_template": template}
         self.send("POST", "/work_pools/", pool)
         self._flow_id = self.send("POST", "/flows/", {"name": "etl"})["id"]
