@@ -185,7 +185,7 @@ def report(
 
     The sums are daily; CSV has a row per deployment and day.
     """
-    files = chart and chart_files(chart)
+    files = chart_files(chart) if chart else None
     context, output = at.open()
     dynamodb, today = context.aws.client("dynamodb"), context.now().date()
     pools = context.project.settings.work_pools
@@ -197,8 +197,9 @@ def report(
     if files is not None:
         from spotctl.chart import draw  # matplotlib takes a second to import
 
-        draw(savings, *files)
-        output.progress("drawn: {} and {}".format(*files))
+        png, svg = files
+        draw(savings, png, svg)
+        output.progress(f"drawn: {png} and {svg}")
 
 
 @command(Panel.MONEY, *("replay --set SPOT_RETRIES=1", "replay --since 4w --set SPOT_RETRIES=auto"))
