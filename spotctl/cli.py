@@ -185,7 +185,7 @@ def report(
 
     The sums are daily; CSV has a row per deployment and day.
     """
-    files = chart and chart_files(chart)
+    files = chart_files(chart) if chart else None
     context, output = at.open()
     dynamodb, today = context.aws.client("dynamodb"), context.now().date()
     pools = context.project.settings.work_pools

@@ -20,7 +20,7 @@ def explain_flow_run(context: Context, output: Output, run: str, chart: Path | N
     Raises RefusedError: it is not found, or not alone of its name. Also what AWS and Prefect raise
     where there is no story without them; OSError where the chart cannot be written.
     """
-    files = chart and chart_files(chart)
+    files = chart_files(chart) if chart else None
     story = story_of(read(context, find(context, output, run)))
     output.result(as_mapping(story), lambda: as_text(story))
     if files is not None:
