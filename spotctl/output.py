@@ -194,7 +194,7 @@ class Output:
         """
         if yes:
             self.progress(f"{question} yes, by --yes")
-        elif not sys.stdin.isatty():
+        elif not (sys.stdin and sys.stdin.isatty()):  # None where it is closed
             raise RefusedError(
                 f"stdin is not a terminal: cannot ask {question!r}", next_step="pass --yes"
             )

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 MOST_RUNS: Final = 200
 """How many runs Prefect gives at once, unless its own settings say less: then it refuses."""
-LIVE: Final = (StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED)
+LIVE: Final = (StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED)
 MOST_DEPTHS: Final = 50
 MOST_FOUND: Final = 20_000
 """How many things a search reads that needs them all: some seconds."""
@@ -139,14 +139,17 @@ class PrefectRest:
         return tuple(self._search_all("flow_runs", _child, flow_runs=chosen))
 
     def find_task_runs_left(self, flow_runs: Sequence[UUID]) -> tuple[tuple[UUID, ...], bool]:
-        """Return the ids of their task runs that say RUNNING, and whether a subflow's is alive."""
-        chosen = {"state": {"type": any_of(LIVE)}}
+        """As `core.ports.Prefect` has it. Of more than a page, those that wait are not read."""
+        live, running = ({"state": {"type": any_of(types)}} for types in (LIVE, LIVE[:1]))
         found: list[tuple[UUID, object]] = []
         for start in range(0, len(flow_runs), MOST_RUNS):
             some = {"id": any_of(flow_runs[start : start + MOST_RUNS])}
-            found += self._search_all("task_runs", _task_run, flow_runs=some, task_runs=chosen)
-        running = tuple(task_run for task_run, kind in found if kind == StateType.RUNNING.value)
-        return running, any(kind == _SUBFLOW for _, kind in found)
+            page = self._search("task_runs", flow_runs=some, task_runs=live, limit=MOST_RUNS)
+            found += map(_task_run, page)
+            if len(page) == MOST_RUNS:
+                found += self._search_all("task_runs", _task_run, flow_runs=some, task_runs=running)
+        ids = dict.fromkeys(each for each, kind in found if kind == StateType.RUNNING.value)
+        return tuple(ids), len(found) >= MOST_RUNS or any(kind == _SUBFLOW for _, kind in found)
 
     def crash_task_run(self, task_run_id: UUID, message: str) -> None:
         """Propose Crashed for a task run; Prefect keeps the state of one that has ended."""

@@ -98,7 +98,7 @@ class Prefect(Protocol):
         """
 
     def find_task_runs_left(self, flow_runs: Sequence[UUID]) -> tuple[tuple[UUID, ...], bool]:
-        """Return the task runs of these runs that say RUNNING, and whether one is a subflow's.
+        """Return the task runs of these runs that say RUNNING, and whether one may be a subflow's.
 
         Each live subflow has one, in the subflow's state. It is not among those that are returned:
         Prefect 3.9 would start the subflow anew if its task run had ended.

@@ -32,6 +32,7 @@ from spotctl.explain.model import (
 )
 from spotctl.explain.work import divide, judged, with_repeats
 
+_WITH_A_TASK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _LOSES: frozenset[str] = frozenset({*INTERRUPTED, Cause.FAILED_START})
 
 
@@ -59,7 +60,7 @@ def _seen_by_prefect(e: Evidence, run: FlowRun, arn: str, capacity: str) -> Atte
         FARGATE if is_on_demand(run) else capacity,
         running_at=max(running, default=run.state.timestamp),
         ended_at=run.state.timestamp if run.state.is_final else None,
-        is_live=run.state.type is StateType.RUNNING,
+        is_live=run.state.type in _WITH_A_TASK,
     )
 
 

@@ -17,6 +17,8 @@ from chalicelib.core.money.bill import Amounts, Bill
 from spotctl.explain.work import Fate, Work
 
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
+TASKS_OF_ECS: Final = "tasks of ECS"
+"""What in `Evidence.missing` begins so could not be read of ECS."""
 INTERRUPTED: Final = (Cause.SPOT_INTERRUPTION, Cause.DRILL)
 
 

@@ -23,7 +23,7 @@ from chalicelib.errors import ClusterGoneError, PrefectSpotError
 from chalicelib.settings import policy_of
 from spotctl.context import Context
 from spotctl.errors import RefusedError, explain
-from spotctl.explain.model import Child, Evidence
+from spotctl.explain.model import TASKS_OF_ECS, Child, Evidence
 from spotctl.explain.obstacles import Surroundings, obstacles_of
 from spotctl.explain.work import Work
 from spotctl.output import Output, table_of
@@ -173,9 +173,9 @@ class _Reader:
                 tasks = EcsTasks(ecs).all_of(cluster)
             except ClusterGoneError as error:
                 if cluster in clusters:
-                    self.missing.append(f"tasks of ECS: {error.what}")
+                    self.missing.append(f"{TASKS_OF_ECS}: {error.what}")
             except (PrefectSpotError, BotoCoreError, ClientError) as error:
-                self.missing.append(f"tasks of ECS: {explain(error)[0]}")
+                self.missing.append(f"{TASKS_OF_ECS}: {explain(error)[0]}")
             else:
                 found |= {task.arn: task for task in tasks if task.flow_run_id == flow_run_id}
         return tuple(found.values())

@@ -10,7 +10,14 @@ from chalicelib.core.model.flow_run import RunRecord, StateType
 from chalicelib.core.model.policy import budget_of
 from chalicelib.core.money.bill import Amounts
 from spotctl.explain.attempts import attempts_of, failed_starts_of
-from spotctl.explain.model import NEVER, Attempt, Evidence, FailedToStart, Story
+from spotctl.explain.model import (
+    NEVER,
+    TASKS_OF_ECS,
+    Attempt,
+    Evidence,
+    FailedToStart,
+    Story,
+)
 
 _SHOWS: Final = timedelta(seconds=1)
 """A difference of two clocks from which on it is noted."""
@@ -20,7 +27,8 @@ def story_of(e: Evidence) -> Story:
     """Return the story of a run, as far as the evidence goes."""
     record = e.record or RunRecord(e.flow_run_id)
     attempts, failed = attempts_of(e, record), failed_starts_of(e, record)
-    is_under_way = e.run is not None and not e.run.state.is_final
+    is_live = any(attempt.is_live for attempt in attempts)
+    is_under_way = is_live if e.run is None else not e.run.state.is_final
     begins = [a.order for a in attempts if a.order > NEVER]
     ends = [a.ended_at for a in attempts if a.ended_at]
     amounts = [a.money for a in attempts if a.money] + [f.money for f in failed if f.money]
@@ -41,7 +49,7 @@ def story_of(e: Evidence) -> Story:
         is_assumed=any(attempt.is_assumed for attempt in attempts),
         is_estimate=any(attempt.is_estimate for attempt in attempts),
         began_at=min(begins, default=None),
-        ended_at=e.now if is_under_way and begins else max(ends, default=None),
+        ended_at=e.now if is_live or (is_under_way and begins) else max(ends, default=None),
         is_under_way=is_under_way,
         untouched=() if is_touched else e.obstacles or (_as_nothing_happened(e, attempts),),
         notes=tuple(_notes(e, record, attempts)),
@@ -101,7 +109,8 @@ def _notes(e: Evidence, record: RunRecord, attempts: Sequence[Attempt]) -> Itera
     if any(a.is_estimate for a in attempts):
         yield "what has no bill yet is estimated up to now, as if it were all useful"
     shown = {task.arn for task in e.tasks}
-    if gone := sum(a.task_arn not in shown for a in attempts):
+    was_read = not any(each.startswith(TASKS_OF_ECS) for each in e.missing)
+    if was_read and (gone := sum(a.task_arn not in shown for a in attempts)):
         yield (
             f"ECS shows {gone} of {_many(len(attempts), 'task')} no more, as is usual an hour after"
             " the end: when their containers started is not known"

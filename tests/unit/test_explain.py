@@ -313,6 +313,7 @@ HALFWAY: dict[str, Any] = {
     "tasks": (task(2, 660, 0, **LIVE),),
     "now": NOW + seconds(1110),
 }
+PICKED_UP = replace(RUNNING, state=state(StateType.PENDING, 690))
 AT_PREFECTS = [replace(s, timestamp=s.timestamp - seconds(120)) for s in HISTORY]
 REFUSED = FailedStart(
     "prefect-spot:state:1", 1, 1, "refusal", SPOT, "Capacity is unavailable at this time.",
@@ -473,6 +474,33 @@ LASTING = FailedStart(
             ),
             ["Running", "in 1 ECS task", "2 times on Spot (tag spot-retries:2), then on FARGATE"],
             id="known to Prefect alone",
+        ),
+        pytest.param(
+            odd(
+                **{**HALFWAY, "record": ONCE, "run": None, "history": ()},
+                missing=("Prefect (run): no answer",),
+            ),
+            ["to now: 18 min 30 s", " 7 min 30 s", "under way", "ECS shows 1 of 2 tasks no more"],
+            id="under way, and Prefect does not answer",
+        ),
+        pytest.param(
+            odd(
+                **{**HALFWAY, "record": ONCE, "tasks": (), "run": PICKED_UP},
+                missing=("tasks of ECS: refused",),
+            ),
+            ["under way", "missing tasks of ECS: refused"],
+            id="picked up, and ECS does not answer",
+        ),
+        pytest.param(
+            odd(
+                record=None,
+                bills=(),
+                tasks=(task(2, 660, 0, **LIVE),),
+                now=NOW + seconds(1110),
+                run=replace(RUNNING, state=state(StateType.COMPLETED, 1105)),
+            ),
+            ["Completed", "to 12:18:30 UTC: 18 min.", "7 min 30 s ~", "under way"],
+            id="completed, and its task is about to stop",
         ),
     ],
 )

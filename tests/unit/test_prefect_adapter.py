@@ -86,6 +86,20 @@ def test_children_are_asked_for_until_all_are_there() -> None:
     assert {body["sort"] for body in bodies} == {"ID_DESC"}
 
 
+def test_thousands_of_task_runs_that_wait_to_start_cost_a_rescue_one_page() -> None:
+    pages = [
+        [{"id": str(uuid4()), "state": make_state(type=kind)} for _ in range(number)]
+        for kind, number in (("PENDING", MOST_RUNS), ("RUNNING", 3), ("RUNNING", 2))
+    ]
+    with Bench([answer(200, page) for page in pages]) as bench:
+        ids, may_have_subflows = bench.prefect.find_task_runs_left([RUN_ID])
+        assert (len(ids), may_have_subflows, len(bench.requests)) == (3, True, 2)
+        ids, may_have_subflows = bench.prefect.find_task_runs_left([RUN_ID])
+    assert (len(ids), may_have_subflows, len(bench.requests)) == (2, False, 3)
+    states = [seen.body["task_runs"]["state"]["type"]["any_"] for seen in bench.server.seen]
+    assert [len(types) for types in states] == [3, 1, 3]
+
+
 @pytest.mark.parametrize("field", ["job_variables", "empirical_policy", "state"])
 def test_of_many_children_nothing_is_kept_that_may_be_long(field: str) -> None:
     """Ten pages of 200 runs: all of it would take 75 MB."""

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import spotctl
 from spotctl.cli import app
+from spotctl.errors import RefusedError
 from spotctl.output import (
     Output,
     clean,
@@ -106,6 +107,15 @@ def test_a_question_is_asked_on_stderr_whatever_stdout_is(
         assert capsys.readouterr() == ("", "Delete it? [y/N]: ")
     Output(form).confirm("Delete it?", yes=True)
     assert capsys.readouterr() == ("", "Delete it? yes, by --yes\n")
+
+
+@pytest.mark.parametrize("stdin", [None, io.StringIO("y\n")], ids=["closed", "no terminal"])
+def test_without_a_terminal_a_question_is_refused(
+    stdin: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", stdin)
+    with pytest.raises(RefusedError, match="stdin is not a terminal"):
+        Output().confirm("Delete it?", yes=False)
 
 
 def test_who_pipes_a_command_learns_why_it_is_json(monkeypatch: pytest.MonkeyPatch) -> None:

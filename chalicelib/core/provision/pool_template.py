@@ -136,7 +136,7 @@ def _give_access(template: dict[str, Any], wanted: Template, values: Values) -> 
     if HEADERS in given:
         env = _object_in(properties, "env", wanted["variables"]["properties"]["env"])
         env["default"] = env.get("default") or {}
-        _object_in(env, "default")[HEADERS] = None
+        env["default"] = {**_object_in(env, "default"), HEADERS: None}
     else:
         env = properties.get("env") or {}
         default = env.get("default") or {}
