@@ -177,7 +177,7 @@ def test_a_worker_with_a_wrong_key_is_explained_until_the_key_is_corrected(
 
     def provision(_name: str, _event: object) -> LambdaAnswer:
         if not stack.id:
-            stack.begin(stack.full(ApiKeyParameter=key["Name"], PrefectApiUrl=url))
+            stack.begin(stack.full(ApiKeyParameter=key["Name"][1:], PrefectApiUrl=url))
         states = {"CREATE_IN_PROGRESS": "creating", "CREATE_COMPLETE": "ready"}
         return LambdaAnswer({"state": states.get(stack.status(), "failed")})
 
