@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Final
 from uuid import UUID
 
 from chalicelib.core.model.flow_run import FlowRun, RunChange
@@ -11,6 +12,10 @@ from chalicelib.core.ports import Context, Prefect
 from chalicelib.core.rescue.actions import Annotation
 from chalicelib.core.rescue.notification import Notification
 from chalicelib.errors import PrefectSpotError
+
+SECONDS_TO_SEND: Final = 4.0
+"""Left for Prefect, at least: where SNS does not answer, a message takes longer than the seconds
+that are spared to write and to log, and the run's lease would outlive the invocation."""
 
 
 def annotate(context: Context, annotation: Annotation) -> None:
@@ -35,6 +40,8 @@ def notify(context: Context, run: FlowRun, notification: Notification) -> None:
             name = context.prefect.read_deployment_name(run.deployment_id)
             notification = replace(notification, deployment=name)
     try:
+        if context.seconds_left() < SECONDS_TO_SEND:
+            raise TimeoutError("the invocation ends too soon")
         context.notify(notification)
     except Exception:
         context.log.warning(

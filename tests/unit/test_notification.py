@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from chalicelib.adapters.records import Items
 from chalicelib.core.model.flow_run import StateType
 from chalicelib.core.model.policy import Mode, Notify, Policy
 from chalicelib.core.rescue.notification import Notification, subject_line, ui_url_of
+from chalicelib.functions.react import react
 from tests.laws.universe import OUT_OF_MEMORY, Befalls, Lines, Tripwire, Universe
 from tests.make import NOW, RUN_ID, make_table, seconds
 from tests.unit.lambda_bench import Context, forget
@@ -310,6 +312,16 @@ def test_a_storm_of_moves_is_a_few_messages_and_hides_no_lost_run(mailbox: Mailb
     mailbox.notices().publish(Notification(MOVES, RUN_ID, "later", "why"))
     [later] = mailbox.read()
     assert "later" in later["Subject"]
+
+
+def test_a_message_for_which_no_time_is_left_does_not_keep_the_lease() -> None:
+    universe = Universe(Policy(spot_retries=0))
+    event = universe.exits(universe.running()[1])[1]
+    react(replace(universe.context(), seconds_left=lambda: 2.0), event)
+    assert "notices.notify" not in universe.calls
+    assert "records.release" in universe.calls
+    assert isinstance(universe.log, Lines)
+    assert "the message was not sent" in [line for line, _ in universe.log.lines]
 
 
 def test_a_run_is_lost_too_when_no_answer_says_so() -> None:
