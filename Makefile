@@ -48,11 +48,11 @@ demo: .venv/ready .venvs/lambda/ready  ## One interrupted flow, rescued on this 
 	@$(VENV)/python -m localcloud.demo
 
 .PHONY: test
-test: .venv/ready .venvs/lambda/ready  ## Static checks, unit tests, laws, faults, a real Prefect, flows end to end: eight minutes
+test: .venv/ready .venvs/lambda/ready  ## Static checks, unit tests, laws, faults, a real Prefect, flows end to end: ten minutes
 	@$(VENV)/python -m tests.tiers test
 
 .PHONY: test-all
-test-all: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready .venvs/ministack/ready  ## That, and older servers, misbehaving ones, storms, deploy, UI, planted mistakes: twenty-seven
+test-all: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/docs/ready .venvs/ministack/ready  ## That, and older servers, misbehaving ones, storms, deploy, UI, planted mistakes: thirty-five
 	@$(VENV)/python -m tests.tiers test-all
 
 .PHONY: test-rest
@@ -60,7 +60,7 @@ test-rest: .venv/ready .venvs/lambda/ready .venvs/prefect-oldest/ready .venvs/do
 	@$(VENV)/python -m tests.tiers rest
 
 .PHONY: check
-check: .venv/ready  ## The part of test that needs no server: static checks, unit tests, laws, faults: two
+check: .venv/ready  ## The part of test that needs no server: static checks, unit tests, laws, faults: four
 	@$(VENV)/python -m tests.tiers check
 
 .PHONY: ui
