@@ -100,7 +100,7 @@ def test_the_log_names_each_interruption_and_what_came_of_it(run_page: Page) -> 
     for begins, ends in (
         ("Spot interruption 1 of 2", "Next: rerun on FARGATE_SPOT. Why: 1 of 2"),
         ("Spot interruption 2 of 2", "Next: rerun on FARGATE_SPOT. Why: 2 of 2"),
-        (LAST, "Next: rerun on FARGATE. Why: all 2"),
+        (LAST, "Next: rerun on FARGATE. Why: the 2"),
     ):
         line = re.compile(f"{re.escape(begins)}.*{re.escape(ends)}")
         expect(log.get_by_text(line)).to_have_count(1)
