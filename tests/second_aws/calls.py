@@ -172,10 +172,21 @@ OF_SERVICE: Final[Mapping[str, Callable[[Named, str], Sequence[str]]]] = {
 """The ARNs of what a call names; the second argument is its cluster's name."""
 
 
+_FOLDER: Final = AUTH_PARAMETER.rpartition("/")[0]
+HEADERS_PARAMETER: Final = f"{_FOLDER}/headers"
+CA_PARAMETER: Final = f"{_FOLDER}/ca"
+
+
 def project_of(stage: str) -> Project:
-    """A stage as the embedded cloud has it: behind basic auth, whose parameter is `dev`'s."""
+    """A stage as the embedded clouds have it: behind basic auth, one behind a proxy as well.
+
+    The parameters are `dev`'s.
+    """
     changes = {
         "STAGE": stage,
+        "PREFECT_API_URL": "https://prefect.example/api",
+        "PREFECT_CUSTOM_HEADERS_PARAMETER": HEADERS_PARAMETER,
+        "PREFECT_CA_CERTIFICATE_PARAMETER": CA_PARAMETER,
         "PREFECT_API_KEY_PARAMETER": "",
         "PREFECT_API_AUTH_STRING_PARAMETER": AUTH_PARAMETER,
     }
@@ -198,6 +209,8 @@ def policies() -> dict[str, list[Any]]:
             "PassableRoleArns": EXECUTION_ROLE,  # as the example's user has to name it
             "ApiKeyParameter": "",
             "AuthStringParameter": AUTH_PARAMETER.removeprefix("/"),
+            "CustomHeadersParameter": HEADERS_PARAMETER.removeprefix("/"),
+            "CaCertificateParameter": CA_PARAMETER.removeprefix("/"),
         }
         made = stack.resources(stack.parameters(**names)).values()
         for role in (it["Properties"] for it in made if it["Type"] == "AWS::IAM::Role"):

@@ -179,7 +179,10 @@ def foreign() -> Iterator[Call]:
 
 def elsewhere(resource: str) -> str:
     """The ARN of something of that kind that is not the stage's."""
-    names = r"prefect-spot-(dev|prod)|prefect_fargate-spot|auth-string|AWSServiceRole|flows-exec"
+    names = (
+        r"prefect-spot-(dev|prod)|prefect_fargate-spot|auth-string|dev/headers|dev/ca$"
+        r"|AWSServiceRole|flows-exec"
+    )
     assert re.search(names, resource), resource
     return re.sub(names, "other", resource)
 
