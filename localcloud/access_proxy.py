@@ -1,6 +1,6 @@
-"""A TLS proxy before a server, as access proxies are: whoever lacks a header gets a web page.
+"""A TLS proxy before a server, as access proxies are: a request without its header gets a web page.
 
-Its certificate is signed by an authority of its own, which nobody trusts who was not given it.
+Its certificate is signed by an authority of its own, which only a client that was given it trusts.
 """
 
 import asyncio

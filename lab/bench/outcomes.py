@@ -69,8 +69,11 @@ class Stage:
 
     def due(self, seconds: float = SECONDS) -> Mapping[str, Any] | None:
         """Return the run that a worker gets by then; None for none."""
+
+        def ask() -> Mapping[str, Any] | None:
+            return self.prefect.due_run(datetime.now(UTC) + PREFETCH)
+
         with suppress(TimeoutError):
-            ask = lambda: self.prefect.due_run(datetime.now(UTC) + PREFETCH)  # noqa: E731
             return wait_for("a run that is due", seconds, ask, 0.5)
         return None
 
@@ -110,8 +113,7 @@ def waiting_parent(stage: Stage) -> Iterator[Outcome]:
     child = wait_for("the child", PARENT_SECONDS, stage.due)
     again = stage.take(stage.rerun(stage.take(child)))
     stage.prefect.move(again.run_id, "COMPLETED")
-    is_ended = lambda: "ended: " in log.read_text()  # noqa: E731
-    wait_for("the parent's answer", PARENT_SECONDS, is_ended)
+    wait_for("the parent's answer", PARENT_SECONDS, lambda: "ended: " in log.read_text())
     got = log.read_text().rpartition("ended: ")[2].strip()
     yield "what a parent that waits for it gets", got, got == "Completed"
 

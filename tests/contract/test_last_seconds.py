@@ -188,17 +188,17 @@ def warned_of_old(stage: Stage) -> Iterator[Warned]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_a_flow_can_do_after_sigterm_is_as_documented(warned: Warned, name: str) -> None:
-    compare(warned[name].result(), CASES[name])
+    assert_ended_as_documented(warned[name].result(), CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES_OF_OLD)
 def test_an_old_engine_leaves_no_time_unless_it_is_the_main_process(
     warned_of_old: Warned, name: str
 ) -> None:
-    compare(warned_of_old[name].result(), CASES_OF_OLD[name])
+    assert_ended_as_documented(warned_of_old[name].result(), CASES_OF_OLD[name])
 
 
-def compare(ended: Ended, case: Case) -> None:
+def assert_ended_as_documented(ended: Ended, case: Case) -> None:
     assert ended.saved is case.saved, ended
     assert "saved" not in ended.notes if case.notes is None else ended.notes == case.notes, ended
     assert ended.state == case.state or case.notes is None or case.command == ENGINE, ended

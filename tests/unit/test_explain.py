@@ -1,4 +1,4 @@
-"""The story of a run: what is told of it, from whatever is left, and how it is shown."""
+"""The story of a run: what it says with all sources or with some, and how it is shown."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -75,7 +75,7 @@ def test_every_metric_fits_into_one_line_whatever_the_environment(
 def test_of_several_pools_each_has_its_series_and_alarms_read_that_of_all(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """CloudWatch takes no search in an alarm. All work is counted in it once, whoever's it is."""
+    """CloudWatch takes no search in an alarm. The series of all pools counts everything once."""
     several = EmfMetrics("dev", ("etl", "ml"), by_deployment=True)
     one = {Metric.TASK_COST: Decimal(1)}
     for deployment, pool in (("etl/x", "etl"), ("ml/x", "ml"), ("", "ml"), ("", "gone"), ("", "")):
