@@ -104,21 +104,22 @@ class Settings:
     rerun_delay_seconds: int = _row(
         "0",
         forms.whole_number(0, 86_400),
-        "wait before a rerun on Spot, once to twice as long, so that many do not start at once",
+        "delay before a rerun on Spot; the actual one is between once and twice this, different for"
+        " each run, so that many do not start at once",
         parameter="",
     )
     start_retries: int = _row(
         "2",
         forms.whole_number(0, 20),
         "how often an attempt that failed to start for a passing reason is started again, after"
-        " 30, 60, then 120 s, unless the run's tag `start-retries:N` says otherwise"
-        " ([failed starts](how-it-works.md#glossary))",
+        " 30, 60, then 120 s, each up to half as long again, unless the run's tag `start-retries:N`"
+        " says otherwise ([failed starts](how-it-works.md#glossary))",
         parameter="",
     )
     sweep_grace_seconds: int = _row(
         "180",
         forms.whole_number(0, 3_600),
-        "what `react` is given to answer an event, before `sweep` repairs what it finds",
+        "how long `sweep` waits for `react` to handle an event before it repairs the run itself",
         parameter="",
     )
     pending_grace_seconds: int = _row(
@@ -129,9 +130,12 @@ class Settings:
         parameter="",
     )
     react_concurrency: int = _row(
-        "10", forms.whole_number(0, 1_000), "[reserved](operations.md#concurrency) for `react`", ""
+        "10",
+        forms.whole_number(0, 1_000),
+        "concurrent executions [reserved](operations.md#concurrency) for `react`; 0: none",
+        "",
     )
-    stage: str = _row("dev", forms.STAGE, "the stage's name; the defaults below are made of it")
+    stage: str = _row("dev", forms.STAGE, "the stage's name; defaults with `<stage>` use it")
     ecs_clusters: tuple[str, ...] = _row(
         "prefect-spot-<stage>",
         forms.CLUSTERS,
@@ -142,7 +146,7 @@ class Settings:
     work_pools: tuple[str, ...] = _row(
         "fargate-spot-<stage>",
         forms.POOL_NAMES,
-        "the pool whose runs are ours; in rescue-only several too, each of type `ecs` or"
+        "the pool whose runs are handled; in rescue-only several too, each of type `ecs` or"
         " [`ecs:push`](install.md#several-pools-and-push-pools)",
         name="WORK_POOL",
         parameter="WorkPool",

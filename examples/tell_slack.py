@@ -30,11 +30,15 @@ def escaped(value: str) -> str:
     return f"{{{{ ({value} | string).split() | join(' ') | {replaced} }}}}"
 
 
-BODY = (
-    f"{escaped('flow_run.name')}, interruption {escaped('event.payload.interruption')}"
-    f" ({escaped('event.payload.allowed_on_spot')} allowed on Spot),"
-    f" flow run {escaped('flow_run.id')}"
+# The event is about an interruption, a placement that Spot refused, or a guard before the start.
+WHY = (
+    "'interruption ' ~ event.payload.interruption"
+    " ~ ' (' ~ event.payload.allowed_on_spot ~ ' allowed on Spot)'"
+    " if event.payload.interruption is defined"
+    " else event.payload.guard if event.payload.guard is defined"
+    " else 'Spot has no capacity'"
 )
+BODY = f"{escaped('flow_run.name')}, {escaped(WHY)}, flow run {escaped('flow_run.id')}"
 
 
 def main() -> None:

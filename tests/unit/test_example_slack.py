@@ -1,4 +1,4 @@
-"""The example's message to Slack: text of others in it links, mentions and formats nothing."""
+"""The example's message to Slack: why, and text of others links, mentions and formats nothing."""
 
 import runpy
 from pathlib import Path
@@ -28,3 +28,16 @@ def test_a_name_and_an_events_payload_are_only_text(text: str, shown: str) -> No
     }
     message = render_user_template_sync(EXAMPLE["BODY"], given)
     assert message == f"{shown}, interruption {shown} (1 allowed on Spot), flow run {ID}"
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        ({"failed_start": 1, "kind": "spot-capacity"}, "Spot has no capacity"),
+        ({"guard": "spot-deadline:90m", "mode": "rescue"}, "spot-deadline:90m"),
+    ],
+)
+def test_a_move_without_an_interruption_says_why(payload: dict[str, object], why: str) -> None:
+    given = {"flow_run": {"name": "quick-fox", "id": ID}, "event": {"payload": payload}}
+    message = render_user_template_sync(EXAMPLE["BODY"], given)
+    assert message == f"quick-fox, {why}, flow run {ID}"
