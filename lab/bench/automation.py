@@ -71,10 +71,10 @@ def answer(found: Mapping[str, Any]) -> str:
     theirs = sum(row[f"{AUTOMATED} is right"] == "yes" for row in right)
     ours = sum(row[f"{OURS} is right"] == "yes" for row in right)
     return (
-        "Otherwise he would have the observer mark the run Crashed, and an automation run its"
-        f" deployment again. Ours ÷ theirs: {ratios['seconds_ratio']} of the seconds until a run is"
-        f" due, {ratios['server_cpu_ratio']} of the server's CPU; of {len(right)} things below it"
-        f" gets {ours} right, they {theirs}."
+        "Without prefect-spot, the observer marks the run Crashed, and an automation runs its"
+        f" deployment again. prefect-spot takes {ratios['seconds_ratio']} times their seconds until a"
+        f" run is due, and {ratios['server_cpu_ratio']} times their server CPU. Of the {len(right)}"
+        f" cases below, prefect-spot gets {ours} right, they {theirs}."
     )
 
 
@@ -114,7 +114,7 @@ class Profile:
         self._idle_share = self._cpu_of(lambda: time.sleep(IDLE_SECONDS)) / IDLE_SECONDS
 
     def of(self, floor: Floor, compared: Sequence[Row]) -> list[Row]:
-        """Return a row for each kind of request of ours, and for each share of theirs."""
+        """Return a row for each kind of request of a rescue, and for each share of theirs."""
         theirs = next(1000 * x["Prefect's CPU s"] for x in compared if x["side"] == AUTOMATED)
         crashed = self._of_crashing()
         with self._prefect.automation():

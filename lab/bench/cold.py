@@ -48,7 +48,7 @@ NOTES: Final = {
     COMPARED: (
         f"Medians of {STARTS} starts each, in turn. The event is the stop of a Spot task that had"
         " no warning. The bare function makes the client that react makes for it, DynamoDB's, and"
-        " does not use it; its zip brings no bytecode, ours does: each as it is deployed."
+        " does not use it. Each is as it is deployed: its zip has no bytecode, prefect-spot's has."
         f" Memory over rescues: over the cold start and {RESCUES} of them."
     ),
 }

@@ -27,8 +27,8 @@ NOTES: Final = {
     ON_STANDIN: (
         "Seconds: from the first event until the last run is where the side leaves it (Crashed for"
         " the observer; due again, one in four of them on FARGATE, for prefect-spot), by Prefect's"
-        " own timestamps. Settled: until every event is handled, annotations included. Ours are up"
-        f" to {RUNTIMES} runtimes, the observer is one process, taken out of the worker it runs in."
+        " own timestamps. Settled: until every event is handled, annotations included. prefect-spot"
+        f" has up to {RUNTIMES} runtimes; the observer is one process, without its worker."
         " Both are warm: a few interruptions came before. Requests to Prefect, and CPU seconds of"
         " the handling processes and of Prefect's, are per interruption; memory is one process's"
         " peak. An interruption is its last event, on which alone both sides act."
@@ -36,7 +36,7 @@ NOTES: Final = {
     ON_SERVER: "One server for all measurements, with new runs for each.",
     CORRECTNESS: (
         "On a Prefect server with PostgreSQL. Each side is judged by what it is for: the observer"
-        " is to leave an interrupted run Crashed, prefect-spot is to have it started again, once."
+        " must leave an interrupted run Crashed, prefect-spot must have it started again, once."
     ),
 }
 

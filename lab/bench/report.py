@@ -21,9 +21,9 @@ Found = dict[str, Any]
 """The content of `build/bench.json`: the targets, and under "measured" all else by part."""
 
 PROMISES: Final = (
-    ("1,000 interruptions on the stand-in, ours ÷ observer", "observer standin_1000", 0.25),
-    ("1,000 interruptions on a real server, ours ÷ observer", "observer server_1000", 1.3),
-    ("CPU seconds per event, ours ÷ observer", "observer cpu_per_event", 0.5),
+    ("1,000 interruptions on the stand-in, prefect-spot ÷ observer", "observer standin_1000", 0.25),
+    ("1,000 interruptions on a real server, prefect-spot ÷ observer", "observer server_1000", 1.3),
+    ("CPU seconds per event, prefect-spot ÷ observer", "observer cpu_per_event", 0.5),
     ("a warm rescue ÷ the requests it cannot do without", "warm_vs_floor", 1.5),
     ("cold start ÷ that of a bare Chalice function", "cold_vs_bare", 1.3),
     ("the deployed zip, in bytes", "zip_bytes", 2_000_000),
@@ -34,10 +34,14 @@ PROMISES: Final = (
 
 HEAD: Final = """# Benchmarks
 
+How prefect-spot compares with prefect-aws's observer, and with the observer and an automation: in
+time, in server load, and in what each gets right.
+
 `make bench` measures everything and writes this page and `build/bench.json`. Both sides of a
 comparison run on the same inputs, in turn; a figure is the median of its rounds, and a ratio is
-ours ÷ the other's: below 1 is in our favour. Prefect's server is the real one, with PostgreSQL, or
-a stand-in where it says so; AWS is emulated. So times are this machine's: look at the ratios.
+prefect-spot's figure ÷ the other side's: below 1, prefect-spot is better. Prefect's server is the
+real one, with PostgreSQL, or a stand-in where the table says so; AWS is emulated. Times are those
+of one machine: compare the ratios.
 """
 ORIGINS: Final = "## On what was it measured, and when?"
 BY_HAND: Final = "## What is slower, and why?"
