@@ -149,7 +149,7 @@ class EmfMetrics:
         if measured.reason:
             metrics.add_dimensions(**dimensions, Reason=_value(measured.reason))
         for metric, amount in measured.values.items():
-            metrics.add_metric(metric.value, UNITS.get(metric, "None"), float(amount))
+            metrics.add_metric(metric.value, UNITS[metric], float(amount))
         metrics.flush_metrics()
 
 

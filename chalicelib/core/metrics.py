@@ -39,6 +39,9 @@ class Metric(StrEnum):
     PAUSED_SECONDS = "PausedSeconds"
 
 
+USD: Final = "None"
+"""CloudWatch has no unit for money."""
+
 UNITS: Final[Mapping[Metric, str]] = {
     Metric.SPOT_INTERRUPTIONS: "Count",
     Metric.SPOT_RERUNS: "Count",
@@ -46,12 +49,15 @@ UNITS: Final[Mapping[Metric, str]] = {
     Metric.NOT_RERUN: "Count",
     Metric.FAILED_STARTS: "Count",
     Metric.REACTION_SECONDS: "Seconds",
+    Metric.TASK_COST: USD,
+    Metric.ON_DEMAND_EQUIVALENT_COST: USD,
+    Metric.SAVINGS: USD,
+    Metric.WASTED_COST: USD,
+    Metric.NET_SAVINGS: USD,
     Metric.WASTED_SECONDS: "Seconds",
     Metric.SWEEP_UNJUDGED: "Count",
     Metric.PAUSED_SECONDS: "Seconds",
 }
-"""CloudWatch's units; a metric not listed is in USD, for which CloudWatch has none."""
-
 Values = Mapping[Metric, Decimal]
 
 

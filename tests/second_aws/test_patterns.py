@@ -17,9 +17,16 @@ from tests.make import CLUSTER_ARN, make_event
 from tests.second_aws.server import ask
 
 ABSENT: Final = object()
+WAKING: Final = (
+    "SpotInterruption",
+    "TerminationNotice",
+    "TaskFailedToStart",
+    "InfrastructureHealth",
+)
+"""Stop codes that wake `react` whatever the rest of the event says."""
 VALUES: Final[Mapping[str, tuple[object, ...]]] = {
     "stopCode": (
-        *("SpotInterruption", "TerminationNotice", "TaskFailedToStart", "InfrastructureHealth"),
+        *WAKING,
         *("EssentialContainerExited", "UserInitiated", "ServiceSchedulerInitiated"),
         *("spotinterruption", "SpotInterruption ", "", None, ABSENT),
     ),
@@ -86,7 +93,7 @@ def wakes_react(event: Mapping[str, Any]) -> bool:
     detail = event["detail"]
     code, reason = detail.get("stopCode"), detail.get("stoppedReason") or ""
     return is_ours(event) and (
-        code in VALUES["stopCode"][:4]
+        code in WAKING
         or reason.startswith(("Your Spot Task was interrupted", "prefect-spot drill"))
         or (
             detail.get("capacityProviderName") == "FARGATE_SPOT"

@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from typer.main import get_group
 
 from chalicelib import errors
+from chalicelib.core.metrics import Metric
 from chalicelib.errors import PrefectSpotError
 from spotctl.cli import app as spotctl
 from tests.tiers import GROUPS
@@ -117,6 +118,12 @@ def rows_of(markdown: str, *head: str) -> list[list[str]]:
     assert wanted in markdown, f"there is no table {wanted}"
     table = markdown.partition(wanted)[2].split("\n\n", 1)[0].splitlines()[2:]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in table]
+
+
+def test_each_metric_is_on_the_pages_that_list_them() -> None:
+    for page in ("costs.md", "dev/money.md"):
+        section = (ROOT / "docs" / page).read_text()
+        assert [metric for metric in Metric if f"`{metric}`" not in section] == [], page
 
 
 def test_each_alarm_is_explained_with_what_to_do_and_no_other() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import traceback
+from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import botocore.session
 import pytest
 
 import infra
-from chalicelib.core.model.policy import Mode
+from chalicelib.core.model.policy import Mode, Policy
+from chalicelib.core.model.pricing import Rate
 from chalicelib.errors import SettingError
 from chalicelib.setting_forms import FARGATE_MEMORY, RETENTION_DAYS
 from chalicelib.settings import ROWS, Settings, policy_of, read_settings, stack_parameters
@@ -45,10 +47,17 @@ def test_the_policy_is_what_the_settings_say() -> None:
         MODE="opt-in",
         SPOT_RETRIES="7",
         RERUN_DELAY_SECONDS="9",
+        START_RETRIES="5",
+        WORK_POOL="etl",
     )
-    policy = policy_of(settings, {})
-    assert (policy.mode, policy.spot_retries) == (Mode.OPT_IN, 7)
-    assert policy.rerun_delay_seconds == 9
+    rate = Rate("us-east-1", "x86_64", "FARGATE", Decimal(1), Decimal(2))
+    rates = {rate.key: rate}
+    policy = policy_of(settings, rates)
+    assert policy == Policy(Mode.OPT_IN, 7, 5, 9, rates, ("etl",))
+    default = Policy()
+    assert [
+        f.name for f in fields(Policy) if getattr(policy, f.name) == getattr(default, f.name)
+    ] == []
 
 
 @pytest.mark.parametrize("text", ["0.68", "0", ".5", "0.999999"])

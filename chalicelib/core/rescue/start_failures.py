@@ -1,8 +1,8 @@
-"""Failed starts: why a run got no container, and whether another start can help.
+"""Failed starts: why a run got no container or lost its host, and whether another start can help.
 
 `start_failure_of` reads what Prefect's worker says when it could not submit a run, and what ECS
-says of a task that never started. tests/contract/test_start_failures.py holds the table against
-what the installed workers really say.
+says of a task that never started, or whose host died. tests/contract/test_start_failures.py holds
+the table against what the installed workers really say.
 """
 
 import re
@@ -140,7 +140,7 @@ _REFUSALS: Final = (
 _PASSING: Final = (
     Row(
         rf"{SPOT_STOP_REASON}|\bInfrastructureHealth\b",
-        "AWS took the task or its host before it started",
+        "AWS took the task before it started, or its host failed",
         "retry the run",
         "developerguide/fargate-capacity-providers; APIReference/API_Task",
     ),
