@@ -72,9 +72,9 @@ def answer(found: Mapping[str, Any]) -> str:
     ours = sum(row[f"{OURS} is right"] == "yes" for row in right)
     return (
         "Without prefect-spot, the observer marks the run Crashed, and an automation runs its"
-        f" deployment again. prefect-spot takes {ratios['seconds_ratio']} times their seconds until a"
-        f" run is due, and {ratios['server_cpu_ratio']} times their server CPU. Of the {len(right)}"
-        f" cases below, prefect-spot gets {ours} right, they {theirs}."
+        f" deployment again. prefect-spot takes {ratios['seconds_ratio']} times their seconds until"
+        f" a run is due, and {ratios['server_cpu_ratio']} times their server CPU. Of the"
+        f" {len(right)} cases below, prefect-spot gets {ours} right, they {theirs}."
     )
 
 

@@ -79,11 +79,12 @@ def measure(log: Log, *, short: bool = False) -> Measured:
         tables = {ON_STANDIN: on_standin(SHORT_ROUNDS if short else ON_STANDIN_ROUNDS)}
         last = {"standin_1000": tables[ON_STANDIN][-1]}
         with real_server(supervisor) as prefect:
+            cases = judged_cases(comparison, prefect)  # before more are due than a worker is given
             if not short:
                 on_server = partial(comparison.compare, lambda: nullcontext(prefect))
                 tables[ON_SERVER] = on_server(ON_SERVER_ROUNDS)
                 last["server_1000"] = tables[ON_SERVER][-1]
-            tables[CORRECTNESS] = judged_cases(comparison, prefect)
+            tables[CORRECTNESS] = cases
     ratios = {key: row["seconds"] for key, row in last.items()}
     worse = max(row["CPU s"] or 0.0 for row in last.values())
     return Measured({"observer": {**ratios, "cpu_per_event": worse}}, tables)
