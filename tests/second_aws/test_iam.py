@@ -40,7 +40,7 @@ WANTED: Final = {each.removeprefix("AWS::"): wanted_by(each) for each in TYPES}
 WHY: Final = {
     r"(react|meter|sweep|provision) logs:.*": "Lambda writes the log with the function's rights",
     r"(react|meter) sqs:SendMessage": "Lambda sends what failed with the function's rights",
-    r"react dynamodb:BatchGetItem": "with GUARD_ECONOMICS only: it reads the daily sums",
+    r"react dynamodb:BatchGetItem": "with SPOT_RETRIES=auto only: it reads the daily sums",
     r"provision cloudformation:\w+": "another operation on the stack than the tests needed",
     r"provision (iam|ecs|s3):\w*Tag\w*": "CloudFormation's, for the stack's tag on each resource",
     r"operator lambda:(RemovePermission|(Unt|T)agResource)": "Chalice's, when the app has changed",
