@@ -193,9 +193,10 @@ class _Timeline:
         look: dict[str, Any] = {"color": _GREY, "lw": 1, "ls": ":", "zorder": 1}
         self._axes.plot([start, start], [place_before + _BAR / 2, place], **look)
         self._axes.plot([start, max(start, stop)], [place, place], **look)
-        at, again = start - 0.008 * self._length, f"after {lasted(before.again_seconds)}"
-        if at - self._width(more := f"running again {again}") > _LEFT * self._length:
-            again = more
+        at, left = start - 0.008 * self._length, _LEFT * self._length
+        again = f"running again after {lasted(before.again_seconds)}"
+        while at - self._width(again) < left and not again.startswith("after"):
+            again = again.partition(" ")[2]
         self._text(at, place - _TOP, again, _GREY, ha="right", va="bottom")
 
     def _failed(self, place: int, failed: FailedToStart) -> None:

@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 import boto3
 import pytest
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -579,21 +578,36 @@ def test_every_story_can_be_drawn_on_a_background_of_its_own(
     assert as_json(as_mapping(story)).isascii()
 
 
-DEMO = replace(
-    COMPLETED,
-    record=replace(
-        RECORD,
-        interruptions={
-            arn(n): interruption(task(n, 20 * n, 20 * n + 15), n, SPOT if n < 6 else FARGATE)
-            for n in range(1, 7)
-        },
-    ),
-    bills=(),
-    tasks=(*(task(n, 20 * n, 20 * n + 15) for n in range(1, 7)), task(7, 140, 160, **LIVE)),
-    now=NOW + seconds(180),
-    history=(),
-    work=tuple(work("load", 20 * n + at, None) for n in range(1, 8) for at in (1, 5)),
-)
+def short(*spans: tuple[float, float]) -> Evidence:
+    """A run with tasks of seconds, all interrupted but the last one, each with two task runs."""
+    last = len(spans)
+    tasks = [
+        task(
+            n,
+            begin,
+            end,
+            started_at=NOW + seconds(begin + 1),
+            **(ENDED_BY_ITSELF if n == last else {}),
+        )
+        for n, (begin, end) in enumerate(spans, start=1)
+    ]
+    noted, history, done = {}, [], []
+    for n, (begin, end) in enumerate(spans, start=1):
+        history.append(state(StateType.RUNNING, begin + 2))
+        done += [work("load", begin + at, 1) for at in (2, 3.5)]
+        if n < last:
+            history += rescheduled(n, end - 0.8)
+            rerun_on, warned_at = FARGATE if n == last - 1 else SPOT, NOW + seconds(end - 3)
+            noted[arn(n)] = interruption(tasks[n - 1], n, rerun_on, warned_at=warned_at)
+    return replace(
+        COMPLETED,
+        record=RunRecord(RUN_ID, noted),
+        bills=(*map(bill, tasks[:-1]), bill(tasks[-1], Cause.OTHER)),
+        tasks=tuple(tasks),
+        run=make_run(state=HISTORY[-1], infrastructure_pid=f"{CLUSTER_ARN}::{arn(last)}"),
+        history=tuple(history),
+        work=tuple(done),
+    )
 
 
 @pytest.mark.parametrize(
@@ -601,7 +615,9 @@ DEMO = replace(
     [
         pytest.param(COMPLETED, id="long attempts"),
         pytest.param(odd(**HALFWAY, record=WARNED), id="under way"),
-        pytest.param(DEMO, id="short attempts"),
+        pytest.param(short((0, 9), (10, 25), (26, 39), (40, 52)), id="short attempts"),
+        pytest.param(short((0, 8), (9, 90)), id="a short attempt, then a long one"),
+        pytest.param(short(*((n, n + 8) for n in range(0, 90, 9))), id="many short attempts"),
         pytest.param(with_many(2), id="no task runs"),
     ],
 )
@@ -612,7 +628,7 @@ def test_no_text_covers_another_or_a_bar_and_what_ended_one_stands_above_it(
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     draw(story_of(evidence), tmp_path / "t.png", tmp_path / "t.svg")
     figure, [axes] = drawn[0], drawn[0].axes
-    FigureCanvasAgg(figure).draw()
+    figure.draw_without_rendering()
     labels = [*axes.get_yticklabels(), *axes.child_axes[0].get_yticklabels()]
     texts = [(t.get_text(), t.get_window_extent()) for t in (*axes.texts, *labels)]
     bars = [bar.get_window_extent() for bar in axes.patches]
@@ -786,6 +802,9 @@ def test_the_command_tells_what_the_table_has_when_all_else_is_gone(
     ]  # fmt: skip
     assert "drawn:" in result.err
     assert (tmp_path / "t.svg").exists()
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = stage.run("explain", ID, "--format", "table").out.splitlines()
+    assert 70 < max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(
