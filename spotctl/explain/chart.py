@@ -257,7 +257,7 @@ class _Timeline:
     ) -> None:  # fmt: skip
         """Write in so many lines at most, up to the right edge, on paper: no line crosses it."""
         room = int((_RIGHT - (x / self._length) * (ha == "left")) / _CHARACTER)
-        shown = "\n".join(wrap(_plain(text), room, max_lines=lines, placeholder="…"))
+        shown = "\n".join(wrap(_plain(text), max(room, 9), max_lines=lines, placeholder=" …"))
         paper = {"facecolor": _PAPER, "edgecolor": "none", "pad": 0.6}
         self._axes.text(
             x, y, shown, color=colour, ha=ha, va=va, fontsize=9, zorder=6, linespacing=1.05,
@@ -279,11 +279,9 @@ def _head(story: Story, left_out: int) -> Iterator[tuple[str, int, Mapping[str, 
     took = f" · {lasted(story.seconds)}" if story.began_at else ""
     more = f" · {left_out} rows left out" * bool(left_out)
     yield f"{story.headline}{took}{more}", 125, {"fontsize": 10.5, "color": _INK}
-    names = ", ".join(child.name for child in story.children)
-    also = [
-        *waiting_in_words(story),
-        *([f"not drawn, nor in the sum: child run {names}"] * bool(names)),
-    ]
+    also = list(waiting_in_words(story))
+    if names := ", ".join(child.name for child in story.children):
+        also.append(f"not drawn, nor in the sum: child run {names}")
     if also:
         yield " · ".join(also), 140, {"fontsize": 9.5, "color": _GREY}
     if story.attempts:

@@ -93,8 +93,9 @@ def _as_nothing_happened(e: Evidence, attempts: Sequence[Attempt]) -> str:
         )
     what = "no interruption and no failed start of it is on record"
     if e.run is None or e.run.state.is_final:
-        began_at = min((a.order for a in attempts if a.order > NEVER), default=e.now)
-        is_old = e.now - began_at >= KEPT_FOR
+        known = [a.order for a in attempts if a.order > NEVER]
+        known += [e.run.state.timestamp] if e.run else []
+        is_old = bool(known) and e.now - min(known) >= KEPT_FOR
         return f"{what}: none came{f', or it is over {KEPT_FOR.days} days ago' * is_old}"
     own = e.record.own_retries if e.record else e.run.policy.retries
     budget = budget_of(e.run.tags, own, e.policy)

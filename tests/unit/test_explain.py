@@ -291,6 +291,12 @@ def test_record_and_bills_are_enough_for_attempts_decisions_and_money() -> None:
     assert "ECS shows 3 of 3 tasks no more" in shown(story)
 
 
+GONE: dict[str, Any] = {
+    "record": None, "bills": (), "tasks": (), "history": (), "work": (),
+    "run": make_run(state=HISTORY[-1], infrastructure_pid=None),
+}  # fmt: skip
+
+
 def of_older_release(noted: Interruption) -> Interruption:
     return replace(noted, why="", decided_at=None)
 
@@ -487,6 +493,11 @@ LASTING = FailedStart(
             odd(record=None, bills=COMPLETED.bills[2:], tasks=(), now=NOW + timedelta(days=91)),
             ["on record: none came, or it is over 90 days ago"],
             id="so old that its record is gone",
+        ),
+        pytest.param(
+            odd(**GONE, now=NOW + timedelta(days=91)),
+            ["none came, or it is over 90 days ago"],
+            id="so old that Prefect alone knows it",
         ),
         pytest.param(
             odd(
