@@ -5,10 +5,11 @@ I/O; `show.py` and `chart.py` show it.
 """
 
 from pathlib import Path
+from shutil import get_terminal_size
 
 from spotctl.context import Context
 from spotctl.explain.read import find, read
-from spotctl.explain.show import as_mapping, as_text
+from spotctl.explain.show import WIDTH, as_mapping, as_text
 from spotctl.explain.story import story_of
 from spotctl.options import chart_files
 from spotctl.output import Output
@@ -22,7 +23,8 @@ def explain_flow_run(context: Context, output: Output, run: str, chart: Path | N
     """
     files = chart_files(chart) if chart else None
     story = story_of(read(context, find(context, output, run)))
-    output.result(as_mapping(story), lambda: as_text(story))
+    width = min(WIDTH, get_terminal_size((WIDTH, 0)).columns)
+    output.result(as_mapping(story), lambda: as_text(story, width))
     if files is not None:
         from spotctl.explain.chart import draw  # matplotlib takes a second to import
 

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.money.report import in_usd
 from spotctl.chart import drawable
 from spotctl.explain.model import NEVER, Attempt, FailedToStart, Story
-from spotctl.explain.show import lasted, money_in_words, usd_of, work_in_words
+from spotctl.explain.show import lasted, money_in_words, usd_of, waiting_in_words, work_in_words
 from spotctl.explain.work import Fate, Work
 
 MOST_ROWS: Final = 32
@@ -40,16 +41,20 @@ _WORK: Final[Mapping[Fate, str]] = {
 }
 _REPEATED: Final = "#8250df"
 _CHARACTER: Final = 0.0088
-"""The width of a character, of the timeline's."""
+_LEFT, _RIGHT = -0.15, 1.19
+"""A character, and how far a text may go beyond both ends, of the timeline's length."""
 _HOUR: Final = 3600
 _TICKS: Final = (
     *(1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600, 3 * 3600, 6 * 3600),
     *(12 * 3600, 86400, 2 * 86400, 7 * 86400, 14 * 86400),
 )
-_BAR, _STRIP = 0.30, 0.13
-"""Heights, of a row's one."""
-_WIDTH, _PER_ROW, _ABOVE, _BELOW = 10.0, 0.78, 0.95, 0.85
+_BAR, _STRIP, _TOP = 0.26, 0.11, 0.17
+"""Heights, of a row's one: of the bar and the strip, and where the text above the bar stands."""
+_WIDTH, _PER_ROW, _PER_LINE, _BELOW = 10.0, 0.95, 0.27, 0.85
 """Inches."""
+_PALE: Final = 0.35
+_SHORTEST, _SHORTEST_LOST = 0.004, 0.009
+"""What is drawn of the shortest bar or task run, of the timeline's length."""
 
 Row = Attempt | FailedToStart
 
@@ -57,13 +62,15 @@ Row = Attempt | FailedToStart
 def draw(story: Story, png: Path, svg: Path) -> None:
     """Write the timeline to both files. Raises OSError where they cannot be written."""
     rows, left_out = _rows(story)
-    height = _ABOVE + _BELOW + _PER_ROW * max(1, len(rows))
+    head = list(_head(story, left_out))
+    above = 0.14 + _PER_LINE * len(head)
+    height = above + _BELOW + _PER_ROW * max(1, len(rows))
     figure = Figure(figsize=(_WIDTH, height), facecolor=_PAPER)
     axes = figure.subplots()
-    figure.subplots_adjust(0.115, _BELOW / height, 0.855, 1 - _ABOVE / height)
+    figure.subplots_adjust(0.115, _BELOW / height, 0.855, 1 - above / height)
     _Timeline(axes, story).draw(rows)
-    for line, (text, length, look) in enumerate(_head(story, left_out)):
-        y = 1 - (0.24 + 0.27 * line) / height
+    for line, (text, length, look) in enumerate(head):
+        y = 1 - (0.24 + _PER_LINE * line) / height
         shown = _plain(text, length)
         figure.text(0.012, y, shown, ha="left", va="center", parse_math=False, **look)
     _legend(figure)
@@ -95,18 +102,18 @@ class _Timeline:
     def draw(self, rows: Sequence[Row]) -> None:
         axes = self._axes
         axes.set_xlim(-0.01 * self._length, 1.02 * self._length)
-        axes.set_ylim(len(rows) - 0.42, -0.62)
-        before: Attempt | None = None
+        axes.set_ylim(len(rows) - 0.48, -0.55)
+        before: tuple[int, Attempt] | None = None
         for place, row in enumerate(rows):
             if place:
-                axes.axhline(place - 0.55, color=_GRID, linewidth=0.6)
+                axes.axhline(place - 0.53, color=_GRID, linewidth=0.6)
             if isinstance(row, FailedToStart):
                 self._failed(place, row)
                 continue
             if before is not None:
-                self._gap(place, before, row)
+                self._gap(place, *before, row)
             self._attempt(place, row)
-            before = row
+            before = place, row
         if not rows:
             self._text(0, 0, "no task of this run is known", _GREY)
             axes.set_ylim(0.5, -0.5)
@@ -114,7 +121,7 @@ class _Timeline:
         self._ticks()
 
     def _attempt(self, place: int, attempt: Attempt) -> None:
-        """The bar: pale until the flow's code runs, striped from the warning to the exit."""
+        """The bar: pale until the flow's code runs and after the exit, striped from the warning."""
         begin = attempt.began_at or attempt.started_at or attempt.running_at or attempt.order
         end = (
             attempt.ended_at
@@ -126,25 +133,27 @@ class _Timeline:
             return
         start, stop = self._x(begin), self._x(end or begin)
         colour = _COLOURS.get(attempt.capacity, _UNKNOWN)
-        runs = min(max(self._x(attempt.running_at or begin), start), stop)
-        self._bar(place, start, runs, _BAR, color=colour, alpha=0.35)
-        self._bar(place, runs, stop, _BAR, color=colour, least=True)
+        gone = min(max(self._x(attempt.exited_at or end or begin), start), stop)
+        runs = min(max(self._x(attempt.running_at or begin), start), gone)
+        self._bar(place, start, runs, color=colour, alpha=_PALE)
+        self._bar(place, runs, gone, color=colour, least=_SHORTEST)
+        self._bar(place, gone, stop, color=colour, alpha=_PALE)
         if attempt.warned_at and (attempt.is_interrupted or attempt.is_live):
-            warned = max(self._x(attempt.warned_at), start)
             stripes: dict[str, Any] = {"facecolor": colour, "edgecolor": _PAPER, "hatch": "////"}
-            self._bar(place, warned, max(stop, warned), _BAR, linewidth=0, **stripes)
-        self._end(place, attempt, start, self._x(attempt.exited_at or end or begin))
+            self._bar(place, max(self._x(attempt.warned_at), start), gone, linewidth=0, **stripes)
+        self._end(place, attempt, start, gone)
         self._work(place, attempt.work, start, stop)
 
     def _end(self, place: int, attempt: Attempt, start: float, stop: float) -> None:
+        """What ended it: at its end, but not left of its beginning, where the next gap stands."""
         words, colour, marker = self._end_of(attempt)
         if marker:
             self._axes.plot(
                 stop, place, marker, color=colour, markersize=9, markeredgewidth=2.4, zorder=5,
                 markeredgecolor=colour, clip_on=False,
             )  # fmt: skip
-        at, side = (stop, "right") if start > 0.5 * self._length else (start, "left")
-        self._text(at, place - 0.34, words, colour, ha=side)
+        at = max(start, stop - self._width(words))
+        self._text(at, place - _TOP, words, colour, va="bottom", lines=2)
 
     def _end_of(self, attempt: Attempt) -> tuple[str, str, str]:
         """What ended it, in words, their colour, and the marker at the end of its bar."""
@@ -152,9 +161,7 @@ class _Timeline:
         if attempt.is_live:
             return ("Spot warning, still running" if attempt.warned_at else "running"), _GREY, ">"
         if attempt.is_interrupted:
-            what = f"{attempt.cause} {attempt.interruption or ''}".strip()
-            then = f" → {attempt.decided.what}" if attempt.decided else ""
-            return f"{what}{then}", _RED, "x"
+            return _interruption(attempt), _RED, "x"
         is_last = attempt is story.attempts[-1]
         if is_last and story.state:
             is_good = story.state == "Completed"
@@ -163,40 +170,41 @@ class _Timeline:
 
     def _work(self, place: int, work: Sequence[Work], start: float, stop: float) -> None:
         """The task runs, in a strip below the bar; within it, though Prefect's clock may differ."""
-        least = 0.004 * self._length
-        self._beside(start, stop, place + 0.27, work_in_words(work), _GREY)
-        strips: dict[str, list[tuple[float, float]]] = {}
+        self._within(start, place + 0.29, work_in_words(work), _GREY)
+        strips: dict[tuple[str, bool], list[tuple[float, float]]] = {}
         for each in work:
+            is_lost = each.fate in (Fate.LOST, Fate.FAILED)
+            least = self._length * (_SHORTEST_LOST if is_lost else _SHORTEST)
             begin = min(max(self._x(each.began_at), start), stop)
             is_cut = each.fate in (Fate.LOST, Fate.RUNNING) and each.ended_at is None
             end = stop if is_cut else min(self._x(each.ended_at or each.began_at), stop)
-            is_again = each.repeats and each.fate not in (Fate.LOST, Fate.FAILED)
-            colour = _REPEATED if is_again else _WORK[each.fate]
-            strips.setdefault(colour, []).append((begin, max(end - begin, least)))
-        for colour, spans in strips.items():
-            where = (place + 0.27 - _STRIP / 2, _STRIP)
-            self._axes.broken_barh(spans, where, facecolors=colour, zorder=3)
+            colour = _REPEATED if each.repeats and not is_lost else _WORK[each.fate]
+            strips.setdefault((colour, is_lost), []).append((begin, max(end - begin, least)))
+        for (colour, is_lost), spans in strips.items():
+            where = (place + 0.21 - _STRIP / 2, _STRIP)
+            self._axes.broken_barh(spans, where, facecolors=colour, zorder=3 + is_lost)
 
-    def _gap(self, place: int, before: Attempt, after: Attempt) -> None:
-        """The wait until the flow ran again: dotted, before the bar."""
+    def _gap(self, place: int, place_before: int, before: Attempt, after: Attempt) -> None:
+        """The wait until the flow ran again: dotted, before the bar; in words left of that."""
         begin, end = before.exited_at, after.began_at or after.started_at or after.running_at
         if begin is None or end is None or before.again_seconds is None:
             return
         start, stop = self._x(begin), self._x(end)
-        self._axes.plot([start, start], [place - 0.85, place], color=_GREY, lw=1, ls=":", zorder=1)
-        self._axes.plot(
-            [start, max(start, stop)], [place, place], color=_GREY, lw=1, ls=":", zorder=1
-        )
+        look: dict[str, Any] = {"color": _GREY, "lw": 1, "ls": ":", "zorder": 1}
+        self._axes.plot([start, start], [place_before + _BAR / 2, place], **look)
+        self._axes.plot([start, max(start, stop)], [place, place], **look)
+        at, left = start - 0.008 * self._length, _LEFT * self._length
         again = f"running again after {lasted(before.again_seconds)}"
-        over = max(self._x(after.ended_at or self._story.ended_at or end), stop)
-        self._beside(start, over, place, again, _GREY, prefer_left=True)
+        while at - self._width(again) < left and not again.startswith("after"):
+            again = again.partition(" ")[2]
+        self._text(at, place - _TOP, again, _GREY, ha="right", va="bottom")
 
     def _failed(self, place: int, failed: FailedToStart) -> None:
         at = self._x(failed.at) if failed.at else 0.0
         self._axes.plot(at, place, "X", color=_RED, markersize=8, clip_on=False)
         words = f"failed start {failed.number}: {failed.reason or failed.kind}"
-        self._beside(at, at, place, words, _RED)
-        self._beside(at, at, place + 0.28, failed.decided.what, _GREY)
+        self._within(at, place - _TOP, words, _RED, va="bottom")
+        self._within(at, place + _TOP, failed.decided.what, _GREY)
 
     def _labels(self, rows: Sequence[Row]) -> None:
         """Task, capacity and zone on the left; cost on the right."""
@@ -233,32 +241,31 @@ class _Timeline:
             since = f"{unit} since {self._zero:%d %b %Y %H:%M:%S} UTC"
             self._axes.set_xlabel(since, fontsize=9, color=_GREY, loc="left")
 
-    def _bar(
-        self, y: float, start: float, stop: float, height: float, least: bool = False, **look: Any
-    ) -> None:
-        width = max(stop - start, 0.004 * self._length * least)
+    def _bar(self, y: float, start: float, stop: float, least: float = 0.0, **look: Any) -> None:
+        width = max(stop - start, least * self._length)
         if width > 0:
-            self._axes.barh(y, width, height, left=start, zorder=3, **look)
+            self._axes.barh(y, width, _BAR, left=start, zorder=3, **look)
 
-    def _beside(
-        self, start: float, stop: float, y: float, text: str, colour: str, prefer_left: bool = False
-    ) -> None:
-        """Write right of what goes from start to stop, or left, where there is room for it."""
-        gap, shown = 0.012 * self._length, _plain(text)
-        width = gap + len(shown) * _CHARACTER * self._length
-        fits_left, fits_right = start > width, stop + width < self._length
-        if fits_left and (prefer_left or not fits_right):
-            self._text(start - gap, y, shown, colour, ha="right")
-        elif fits_right:
-            self._text(stop + gap, y, shown, colour)
-        else:  # over what it is about: as much of it as there is room for
-            self._text(0, y, shown[: int(1 / _CHARACTER)], colour)
+    def _within(self, x: float, y: float, text: str, colour: str, va: str = "top") -> None:
+        """Write from `x` on, or from further left where it would not fit."""
+        fits_from = _RIGHT * self._length - self._width(text)
+        self._text(max(0.0, min(x, fits_from)), y, text, colour, va=va)
 
-    def _text(self, x: float, y: float, text: str, colour: str, ha: str = "left") -> None:
+    def _text(
+        self, x: float, y: float, text: str, colour: str, ha: str = "left", va: str = "center",
+        lines: int = 1,
+    ) -> None:  # fmt: skip
+        """Write in so many lines at most, up to the right edge, on paper: no line crosses it."""
+        room = int((_RIGHT - (x / self._length) * (ha == "left")) / _CHARACTER)
+        shown = "\n".join(wrap(_plain(text), max(room, 9), max_lines=lines, placeholder=" …"))
+        paper = {"facecolor": _PAPER, "edgecolor": "none", "pad": 0.6}
         self._axes.text(
-            x, y, _plain(text), color=colour, ha=ha, va="center", fontsize=9, zorder=6,
-            parse_math=False, clip_on=False,
+            x, y, shown, color=colour, ha=ha, va=va, fontsize=9, zorder=6, linespacing=1.05,
+            parse_math=False, clip_on=False, bbox=paper,
         )  # fmt: skip
+
+    def _width(self, text: str) -> float:
+        return len(_plain(text)) * _CHARACTER * self._length
 
     def _x(self, at: datetime) -> float:
         return 0.0 if self._zero is None else (at - self._zero).total_seconds()
@@ -272,25 +279,43 @@ def _head(story: Story, left_out: int) -> Iterator[tuple[str, int, Mapping[str, 
     took = f" · {lasted(story.seconds)}" if story.began_at else ""
     more = f" · {left_out} rows left out" * bool(left_out)
     yield f"{story.headline}{took}{more}", 125, {"fontsize": 10.5, "color": _INK}
-    waiting = f"{lasted(story.waiting_seconds)} between tasks · " * (story.waiting_seconds > 0)
+    also = list(waiting_in_words(story))
+    if names := ", ".join(child.name for child in story.children):
+        also.append(f"not drawn, nor in the sum: child run {names}")
+    if also:
+        yield " · ".join(also), 140, {"fontsize": 9.5, "color": _GREY}
     if story.attempts:
-        yield f"{waiting}{money_in_words(story)}", 140, {"fontsize": 9.5, "color": _GREY}
+        yield money_in_words(story), 140, {"fontsize": 9.5, "color": _GREY}
+
+
+def _interruption(attempt: Attempt) -> str:
+    """Which interruption it was, of how many, what then, and why: without what set the budget."""
+    number, decided = str(attempt.interruption or ""), attempt.decided
+    what = f"{attempt.cause} {number}".strip()
+    if decided is None:
+        return what
+    why, then = decided.why.partition(" (")[0], decided.what.removeprefix("rerun on ")
+    if why.startswith(f"{number} of "):
+        return f"{attempt.cause} {why.partition(' interruptions')[0]} → {then}"
+    return f"{what} → {then}{f': {why}' * bool(why)}"
 
 
 def _legend(figure: Figure) -> None:
+    mark: dict[str, Any] = {"ls": "", "markeredgewidth": 2.4}
     handles = [
         Patch(color=_SPOT, label="on Spot"),
         Patch(color=_ON_DEMAND, label="on demand"),
-        Patch(facecolor=_UNKNOWN, alpha=0.35, label="starting"),
-        Patch(facecolor=_UNKNOWN, edgecolor=_PAPER, hatch="////", label="after the warning"),
-        Line2D([], [], color=_RED, marker="x", ls="", markeredgewidth=2.4, label="interrupted"),
+        Patch(facecolor=_UNKNOWN, alpha=_PALE, label="ECS starts or stops the task"),
+        Patch(facecolor=_UNKNOWN, edgecolor=_PAPER, hatch="////", label="warned"),
+        Line2D([], [], color=_RED, marker="x", label="interrupted", **mark),
+        Line2D([], [], color=_GREEN, marker="o", label="completed", **mark),
         Patch(color=_WORK[Fate.KEPT], label="task run done"),
         Patch(color=_WORK[Fate.SKIPPED], label="skipped"),
         Patch(color=_RED, label="lost"),
         Patch(color=_REPEATED, label="repeated"),
     ]
     look = {"frameon": False, "fontsize": 8.5, "labelcolor": _GREY, "handlelength": 1.2}
-    spaced = {"columnspacing": 1.1, "handletextpad": 0.5, "ncols": len(handles)}
+    spaced = {"columnspacing": 0.9, "handletextpad": 0.5, "ncols": len(handles)}
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 0), **look, **spaced)
 
 
@@ -301,7 +326,7 @@ def _cost(row: Row) -> str:
     if row.money is None or not usd:
         return usd
     wasted = row.money.wasted_usd
-    return f"{usd} USD" + (f"\n{in_usd(wasted)} repeated" if wasted else "")
+    return f"{usd} USD" + (f"\n{in_usd(wasted)} wasted" if wasted else "")
 
 
 def _short(capacity: str) -> str:

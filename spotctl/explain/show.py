@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from decimal import Decimal
 from textwrap import wrap
 from typing import Any, Final
 
@@ -14,11 +15,16 @@ from spotctl.output import brief, clean, padded, width_of
 
 WIDTH: Final = 100
 _INDENT: Final = "     "
+_LEAST: Final = 20
+"""Columns that a text is wrapped at, however far it is indented."""
 _HEAD: Final = ("#", "capacity", "zone", "began", "lasted", "paid USD", "ended by")
 _FIGURES: Final = ("#", "lasted", "paid USD")
 _CONTAINER: Final = ("EssentialContainerExited", "Essential container in task exited")
 """What ECS says of every task whose container has ended: the exit code says more."""
 _FINISHED: Final = (Fate.KEPT, Fate.DONE)
+
+Line = tuple[str, str]
+"""How it begins, and the text behind, which is wrapped and indented by as much."""
 
 
 def as_mapping(story: Story) -> dict[str, Any]:
@@ -34,9 +40,9 @@ def as_mapping(story: Story) -> dict[str, Any]:
     }
 
 
-def as_text(story: Story) -> str:
-    """Return the story for a terminal."""
-    return "\n".join(_lines(story)) + "\n"
+def as_text(story: Story, width: int = WIDTH) -> str:
+    """Return the story for a terminal of `width` columns."""
+    return "\n".join(line for each in _lines(story) for line in _wrapped(*each, width)) + "\n"
 
 
 def lasted(seconds: float) -> str:
@@ -84,13 +90,20 @@ def _names(work: Sequence[Work], fate: Fate) -> str:
 
 
 def money_in_words(story: Story) -> str:
-    """Return the sums in a sentence: marked where a Spot rate is assumed, ~ where not billed."""
+    """Return the net saving as a sum: marked where a Spot rate is assumed, ~ where not billed.
+
+    All of it has as many digits; what it would have cost on demand is rounded so that it adds up.
+    """
     money, about, mark = story.money, "~" * story.is_estimate, ASSUMED_MARK * story.is_assumed
-    on_demand, net = in_usd(money.on_demand_usd), in_usd(money.net_savings_usd)
-    wasted = f" ({in_usd(money.wasted_usd)}{mark} for repeated work)" * bool(money.wasted_usd)
+    unit = Decimal("0.01" if max(money.useful_usd, money.cost_usd) >= 1 else "0.000001")
+    paid, net = money.cost_usd.quantize(unit), money.net_savings_usd.quantize(unit)
+    without, wasted = "", ""
+    if money.wasted_usd:
+        without = " without repeats"
+        wasted = f"; {in_usd(money.wasted_usd)}{mark} of what was paid was wasted"
     return (
-        f"{about}{in_usd(money.cost_usd)}{mark} USD paid{wasted},"
-        f" {about}{on_demand} on demand; net saving {net}{mark}, estimated"
+        f"{about}{paid + net} on demand{without} \N{MINUS SIGN} {about}{paid}{mark} paid"
+        f" = {about}{net}{mark} USD net saving, estimated{wasted}"
     )
 
 
@@ -102,46 +115,49 @@ def usd_of(attempt: Attempt) -> str:
     return f"{'~' * attempt.is_estimate}{in_usd(attempt.money.cost_usd)}{mark}"
 
 
-def _lines(story: Story) -> Iterator[str]:
-    name = f"{story.name} " if story.name else ""
+def _lines(story: Story) -> Iterator[Line]:
+    name = f"{story.name[:200]} " if story.name else ""
     of = f" of {story.deployment}" if story.deployment else ""
-    yield f"Flow run {brief(name)}({story.flow_run_id}){brief(of)}"
-    yield from _wrapped(f"{story.headline}.", "")
+    yield "Flow run ", f"{name}({story.flow_run_id}){of}"
+    yield "", f"{story.headline}."
     yield from _duration(story)
     if story.message and story.state != "Completed":
-        yield from _wrapped(f"{story.state}: {story.message}", "")
-    yield ""
+        yield "", f"{story.state}: {story.message}"
+    yield "", ""
     yield from _table(story)
     if story.attempts:
-        yield from _named("money", money_in_words(story))
+        yield _named("money", money_in_words(story))
     for child in story.children:
-        what = (
-            f"{child.name} is {child.state}, in containers of its own: spotctl explain {child.id}"
-        )
-        yield from _named("child run", what)
+        what = f"{child.name} is {child.state}, in ECS tasks of its own, not in these sums:"
+        yield _named("child run", what)
+        yield _named("", f"spotctl explain {child.id}")
     for untouched in story.untouched:
-        yield from _named("not touched", untouched)
+        yield _named("not touched", untouched)
     for note in story.notes:
-        yield from _named("note", note)
+        yield _named("note", note)
     if mark_is_used := story.is_assumed * ASSUMED_MARK:
-        yield from _named("note", f"{mark_is_used} made with an assumed Spot rate")
+        yield _named("note", f"{mark_is_used} made with an assumed Spot rate")
     for missing in story.missing:
-        yield from _named("missing", missing)
+        yield _named("missing", missing)
 
 
-def _duration(story: Story) -> Iterator[str]:
+def _duration(story: Story) -> Iterator[Line]:
     if story.began_at is None:
         return
-    waiting = f", {lasted(story.waiting_seconds)} of that between tasks"
     ended_at = None if story.is_under_way else story.ended_at
     until = f"{_clock(ended_at, story)} UTC" if ended_at else "now"
-    yield (
-        f"{story.began_at:%d %b %Y %H:%M:%S} to {until}: {lasted(story.seconds)}"
-        f"{waiting * (story.waiting_seconds > 0)}."
-    )
+    took = ", ".join((lasted(story.seconds), *waiting_in_words(story)))
+    yield "", f"{story.began_at:%d %b %Y %H:%M:%S} to {until}: {took}."
 
 
-def _table(story: Story) -> Iterator[str]:
+def waiting_in_words(story: Story) -> Iterator[str]:
+    """Yield how long the flow was not running in between, if it was interrupted at all."""
+    if story.waiting_seconds > 0:
+        waiting = lasted(story.waiting_seconds)
+        yield f"{waiting} of that not running (from each exit to running again)"
+
+
+def _table(story: Story) -> Iterator[Line]:
     if story.moved:
         moved = Decided(f"started on FARGATE, by {story.moved.guard}", story.moved.reason)
         yield from _decided(moved, None)
@@ -158,7 +174,7 @@ def _table(story: Story) -> Iterator[str]:
             yield from _failed(failed.pop(0))
         yield _row(cells, widths)
         if attempt.work:
-            yield from _wrapped(f"task runs: {work_in_words(attempt.work)}", _INDENT)
+            yield f"{_INDENT}task runs: ", work_in_words(attempt.work)
         if attempt.is_live and attempt.warned_at:
             warned = Decided("Spot warning: the container has its stop timeout left to exit")
             yield from _decided(warned, attempt.warned_at)
@@ -166,14 +182,14 @@ def _table(story: Story) -> Iterator[str]:
             yield from _decided(attempt.decided, None, attempt.again_seconds)
     for each in failed:
         yield from _failed(each)
-    yield ""
+    yield "", ""
 
 
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    pairs = zip(_HEAD, cells, widths, strict=True)
-    return "  ".join(
-        padded(cell, width, is_figure=head in _FIGURES) for head, cell, width in pairs
-    ).rstrip()
+def _row(cells: Sequence[str], widths: Sequence[int]) -> Line:
+    """The cells in columns; the last one, the only one of any length, is wrapped."""
+    columns = list(zip(_HEAD, cells, widths, strict=True))[:-1]
+    shown = (padded(cell, width, is_figure=head in _FIGURES) for head, cell, width in columns)
+    return "".join(f"{each}  " for each in shown), cells[-1]
 
 
 def _cells(attempt: Attempt, story: Story) -> tuple[str, ...]:
@@ -199,7 +215,7 @@ def _end(attempt: Attempt) -> str:
     return said or attempt.cause or "unknown"
 
 
-def _decided(decided: Decided, at: datetime | None, again: float | None = None) -> Iterator[str]:
+def _decided(decided: Decided, at: datetime | None, again: float | None = None) -> Iterator[Line]:
     at = at or decided.at
     when = f"{at:%H:%M:%S} " if at else ""
     why = f": {decided.why}" if decided.why else ""
@@ -208,16 +224,16 @@ def _decided(decided: Decided, at: datetime | None, again: float | None = None) 
         *([f"due {lasted(due)} after the exit"] if due is not None else []),
         *([f"running again after {lasted(again)}"] if again is not None else []),
     ]
-    yield from _wrapped(f"{when}{decided.what}{why}", f"{_INDENT}→ ")
+    yield f"{_INDENT}→ ", f"{when}{decided.what}{why}"
     if after:
-        yield f"{_INDENT}  {', '.join(after)}"
+        yield f"{_INDENT}  ", ", ".join(after)
 
 
-def _failed(failed: FailedToStart) -> Iterator[str]:
+def _failed(failed: FailedToStart) -> Iterator[Line]:
     at = f"{failed.at:%H:%M:%S} " if failed.at else ""
     kind = f"{failed.kind}: " if failed.kind else ""
     what = f"{at}failed start {failed.number} on {failed.capacity}: {kind}{failed.reason}"
-    yield from _wrapped(what, "  x  ")
+    yield "  x  ", what
     yield from _decided(failed.decided, None)
 
 
@@ -226,14 +242,14 @@ def _clock(at: datetime, story: Story) -> str:
     return f"{at:%d %b %H:%M:%S}" if is_long else f"{at:%H:%M:%S}"
 
 
-def _named(name: str, text: str) -> Iterator[str]:
-    yield from _wrapped(text, f"{name:<12} ")
+def _named(name: str, text: str) -> Line:
+    return f"{name:<12} ", text
 
 
-def _wrapped(text: str, begin: str) -> Iterator[str]:
-    """Lines of at most `WIDTH`, the text cleaned: its own line breaks and escapes are gone."""
-    shown = clean(brief(text))
-    lines = wrap(shown, WIDTH - len(begin), break_on_hyphens=False) or [""]
-    yield begin + lines[0]
+def _wrapped(begin: str, text: str, width: int) -> Iterator[str]:
+    """Lines of that width, the text cleaned: its own line breaks and escapes are gone."""
+    room = max(_LEAST, width - width_of(begin))
+    lines = wrap(clean(brief(text)), room, break_on_hyphens=False) or [""]
+    yield (begin + lines[0]).rstrip()
     for line in lines[1:]:
-        yield " " * len(begin) + line
+        yield " " * width_of(begin) + line

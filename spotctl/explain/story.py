@@ -5,6 +5,7 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Final
 
+from chalicelib.adapters.records import KEPT_FOR
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import RunRecord, StateType
 from chalicelib.core.model.policy import budget_of
@@ -92,7 +93,10 @@ def _as_nothing_happened(e: Evidence, attempts: Sequence[Attempt]) -> str:
         )
     what = "no interruption and no failed start of it is on record"
     if e.run is None or e.run.state.is_final:
-        return f"{what}: none came, or it is over 90 days ago"
+        known = [a.order for a in attempts if a.order > NEVER]
+        known += [e.run.state.timestamp] if e.run else []
+        is_old = bool(known) and e.now - min(known) >= KEPT_FOR
+        return f"{what}: none came{f', or it is over {KEPT_FOR.days} days ago' * is_old}"
     own = e.record.own_retries if e.record else e.run.policy.retries
     budget = budget_of(e.run.tags, own, e.policy)
     most = "at most " * budget.is_auto

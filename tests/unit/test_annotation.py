@@ -33,17 +33,19 @@ def artifact_of(made: Annotation) -> Artifact:
 
 ON_DEMAND = make_rate("FARGATE", "0.04", "0.004375")
 ASSUMED = with_assumed({ON_DEMAND.key: ON_DEMAND}, Decimal("0.68"))
-ASSUMED_LOSS = "at most 0.00010725 USD, estimated, at an assumed rate |"
+ASSUMED_LOSS = "99 s and 0.00010725 USD, estimated, at an assumed rate; less, where task results"
 CONTENTS: dict[str, tuple[dict[str, Any], str]] = {
     "count": ({"tags": ("spot-retries:2",)}, "Spot interruption 1 of 2"),
     "spent budget": ({"tags": ("spot-retries:0",)}, "interruption 1 (allowed on Spot: 0)"),
     "drill": ({"subject": DRILL}, "Drill 1 of 3"),
     "zone": ({}, "| Availability zone | us-east-1b |"),
     "time": ({}, "| Time | 2026-11-23 11:59:59 UTC |"),
-    "time lost": ({}, "at most 99 s"),
-    "money lost": ({}, "at most 0.00010725 USD, estimated |"),
-    "money lost, at an assumed rate": ({"policy": replace(OBSERVING, rates=ASSUMED)}, ASSUMED_LOSS),
-    "no rate": ({"policy": replace(OBSERVING, rates={})}, "| Money lost | no rate known for "),
+    "wasted": ({}, "| Wasted | at most 99 s and 0.00010725 USD, estimated; less, where task"),
+    "wasted, at an assumed rate": ({"policy": replace(OBSERVING, rates=ASSUMED)}, ASSUMED_LOSS),
+    "no rate": (
+        {"policy": replace(OBSERVING, rates={})},
+        "| Wasted | at most 99 s; less, where task results were persisted; no rate known for ",
+    ),
     "next step": ({}, "would be rerun on FARGATE_SPOT."),
     "next step, on demand": ({"tags": ("spot-retries:0",)}, "would be rerun on FARGATE."),
     "why": ({"tags": ("spot-retries:2",)}, "tag spot-retries:2"),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,8 @@ from xml.etree import ElementTree
 
 import boto3
 import pytest
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from PIL import Image
 
 from chalicelib.adapters.bills import BillTable
@@ -61,6 +64,8 @@ __all__ = ["stage"]  # the fixture
 
 ETL = Deployment("99999999-2222-4333-8444-555555555555", "etl/daily")
 SPOT, FARGATE = "FARGATE_SPOT", "FARGATE"
+ON_SPOT = "interruptions on Spot (SPOT_RETRIES=1)"
+SPENT = "the 1 interruptions allowed on Spot are spent (SPOT_RETRIES=1)"
 NO_NETWORK = "Timeout waiting for network interface provisioning to complete."
 
 
@@ -116,6 +121,7 @@ def bill(
 
 def interruption(ended: Task, number: int, rerun_on: str, **changes: Any) -> Interruption:
     assert ended.stopped_at is not None
+    why = SPENT if rerun_on == FARGATE else f"{number} of 1 {ON_SPOT}"
     ordinary: dict[str, Any] = {
         "stop_code": ended.stop_code,
         "reason": ended.stopped_reason,
@@ -126,7 +132,7 @@ def interruption(ended: Task, number: int, rerun_on: str, **changes: Any) -> Int
         "billed_from": ended.pull_started_at,
         "rerun_on": rerun_on,
         "decided_at": ended.stopped_at - seconds(0.5),
-        "why": f"rerun on {rerun_on}: {number} of 1 interruptions on Spot (SPOT_RETRIES=1)",
+        "why": f"rerun on {rerun_on}: {why}",
         "run_state": "RUNNING",
         "outcome_annotated": True,
     }
@@ -233,13 +239,27 @@ def test_a_run_that_was_interrupted_and_moved_is_told_from_beginning_to_end() ->
     text = shown(story)
     for told in (
         "Flow run brave-otter (11111111-2222-4333-8444-555555555555) of etl/daily",
-        "23 Nov 2026 12:00:00 to 12:30:00 UTC: 30 min, 3 min 02 s of that between tasks.",
+        "23 Nov 2026 12:00:00 to 12:30:00 UTC: 30 min, 3 min 02 s of that not running (from each"
+        " exit to running again).",
         "task runs: 1 done, 1 lost (load)",
         "task runs: 1 skipped, 1 repeated, 1 lost (send)",
         "→ 12:09:59 rerun on FARGATE_SPOT: 1 of 1 interruptions on Spot (SPOT_RETRIES=1) due 0.8 s"
         " after the exit, running again after 1 min 31 s",
         "exit code 0 task runs: 2 skipped, 1 repeated",
-        "quiet-hare is Completed, in containers of its own: spotctl explain 00000000",
+        "money 0.003267 on demand without repeats \N{MINUS SIGN} 0.002956 paid = 0.000311 USD net"
+        " saving, estimated; 0.000710 of what was paid was wasted",
+    ):
+        assert told in text
+
+
+def test_in_a_narrow_terminal_lines_keep_their_indentation_and_commands_stay_whole() -> None:
+    lines = as_text(story_of(COMPLETED), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    for told in (
+        "spent\n       (SPOT_RETRIES=1)\n",
+        "USD\n             net saving",
+        f"\n{' ' * 13}sums:\n{' ' * 13}spotctl explain {UUID(int=7)}",
     ):
         assert told in text
 
@@ -269,6 +289,12 @@ def test_record_and_bills_are_enough_for_attempts_decisions_and_money() -> None:
     assert story.attempts[0].again_seconds == 61.0, "until the next task was charged"
     assert "missing Prefect (run): connection refused" in shown(story)
     assert "ECS shows 3 of 3 tasks no more" in shown(story)
+
+
+GONE: dict[str, Any] = {
+    "record": None, "bills": (), "tasks": (), "history": (), "work": (),
+    "run": make_run(state=HISTORY[-1], infrastructure_pid=None),
+}  # fmt: skip
 
 
 def of_older_release(noted: Interruption) -> Interruption:
@@ -362,7 +388,7 @@ LASTING = FailedStart(
         ),
         pytest.param(
             odd(bills=(bill(FIRST, rates=ASSUMED),)),
-            ["* made with an assumed Spot rate", "* USD paid"],
+            ["* made with an assumed Spot rate", "* paid = ", "* USD net saving"],
             id="an assumed rate",
         ),
         pytest.param(
@@ -460,8 +486,18 @@ LASTING = FailedStart(
                     *HISTORY[-2:],
                 ),
             ),
-            ["→ 12:10:40 Prefect: AwaitingRetry: a person retried it", "or it is over 90"],
+            ["→ 12:10:40 Prefect: AwaitingRetry: a person retried it", "on record: none came note"],
             id="an own retry, and never interrupted",
+        ),
+        pytest.param(
+            odd(record=None, bills=COMPLETED.bills[2:], tasks=(), now=NOW + timedelta(days=91)),
+            ["on record: none came, or it is over 90 days ago"],
+            id="so old that its record is gone",
+        ),
+        pytest.param(
+            odd(**GONE, now=NOW + timedelta(days=91)),
+            ["none came, or it is over 90 days ago"],
+            id="so old that Prefect alone knows it",
         ),
         pytest.param(
             odd(
@@ -551,6 +587,91 @@ def test_every_story_can_be_drawn_on_a_background_of_its_own(
     assert picture.convert("RGBA").getpixel((3, 3)) == (255, 255, 255, 255)
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")  # noqa: S314  # ours
     assert as_json(as_mapping(story)).isascii()
+
+
+def short(*spans: tuple[float, float]) -> Evidence:
+    """A run with tasks of seconds, all interrupted but the last one, each with two task runs."""
+    last = len(spans)
+    tasks = [
+        task(
+            n,
+            begin,
+            end,
+            started_at=NOW + seconds(begin + 1),
+            **(ENDED_BY_ITSELF if n == last else {}),
+        )
+        for n, (begin, end) in enumerate(spans, start=1)
+    ]
+    noted, history, done = {}, [], []
+    for n, (begin, end) in enumerate(spans, start=1):
+        history.append(state(StateType.RUNNING, begin + 2))
+        done += [work("load", begin + at, 1) for at in (2, 3.5)]
+        if n < last:
+            history += rescheduled(n, end - 0.8)
+            rerun_on, warned_at = FARGATE if n == last - 1 else SPOT, NOW + seconds(end - 3)
+            noted[arn(n)] = interruption(tasks[n - 1], n, rerun_on, warned_at=warned_at)
+    return replace(
+        COMPLETED,
+        record=RunRecord(RUN_ID, noted),
+        bills=(*map(bill, tasks[:-1]), bill(tasks[-1], Cause.OTHER)),
+        tasks=tuple(tasks),
+        run=make_run(state=HISTORY[-1], infrastructure_pid=f"{CLUSTER_ARN}::{arn(last)}"),
+        history=tuple(history),
+        work=tuple(done),
+    )
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        pytest.param(COMPLETED, id="long attempts"),
+        pytest.param(odd(**HALFWAY, record=WARNED), id="under way"),
+        pytest.param(short((0, 9), (10, 25), (26, 39), (40, 52)), id="short attempts"),
+        pytest.param(short((0, 8), (9, 90)), id="a short attempt, then a long one"),
+        pytest.param(short(*((n, n + 8) for n in range(0, 90, 9))), id="many short attempts"),
+        pytest.param(with_many(2), id="no task runs"),
+    ],
+)
+def test_no_text_covers_another_or_a_bar_and_what_ended_one_stands_above_it(
+    evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    draw(story_of(evidence), tmp_path / "t.png", tmp_path / "t.svg")
+    figure, [axes] = drawn[0], drawn[0].axes
+    figure.draw_without_rendering()
+    labels = [*axes.get_yticklabels(), *axes.child_axes[0].get_yticklabels()]
+    texts = [(t.get_text(), t.get_window_extent()) for t in (*axes.texts, *labels)]
+    bars = [bar.get_window_extent() for bar in axes.patches]
+    for (text, box), (other, its) in combinations(texts, 2):
+        assert not box.overlaps(its), (text, other)
+    for text, box in texts:
+        assert not any(box.overlaps(bar) for bar in bars), text
+        assert box.x0 >= figure.bbox.x0, text
+        assert box.x1 <= figure.bbox.x1, text
+        if text.startswith("Spot interruption"):
+            below = [bar.x0 for bar in bars if 0 < box.y0 - bar.y1 < bar.height]
+            assert box.x0 >= min(below) - 1, text
+
+
+def test_the_picture_says_which_of_how_many_and_why_the_run_left_spot(
+    tmp_path: Path,
+) -> None:
+    with rc_context({"svg.fonttype": "none"}):
+        draw(story_of(COMPLETED), tmp_path / "t.png", tmp_path / "t.svg")
+    texts = ElementTree.parse(tmp_path / "t.svg").getroot().itertext()  # noqa: S314  # ours
+    said = " ".join(" ".join(texts).split())
+    for told in (
+        "Spot interruption 1 of 1 → FARGATE_SPOT",
+        "Spot interruption 2 → FARGATE: the 1 interruptions allowed on Spot are spent",
+        "running again after 1 min 31 s",
+        "0.000608 USD 0.000304 wasted",
+        "3 min 02 s of that not running",
+        "not drawn, nor in the sum: child run quiet-hare",
+        "paid = 0.000311 USD net saving",
+        "completed",
+    ):
+        assert told in said
 
 
 EVIL = "bad\x1b]0;own\x07\u202e 時\U0001f525 $\\frac{1}{0}$ -->\n[red]name[/]"
@@ -692,6 +813,9 @@ def test_the_command_tells_what_the_table_has_when_all_else_is_gone(
     ]  # fmt: skip
     assert "drawn:" in result.err
     assert (tmp_path / "t.svg").exists()
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = stage.run("explain", ID, "--format", "table").out.splitlines()
+    assert 70 < max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(

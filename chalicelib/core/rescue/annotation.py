@@ -213,15 +213,13 @@ def _texts(
 def _table(snapshot: Snapshot, interruption: Interruption) -> str:
     why = interruption.reason or interruption.stop_code
     at = interruption.exited_at or interruption.recorded_at
-    time_lost, money_lost = _lost(snapshot, interruption)
     rows = [
         ("Cause", f"{interruption.cause}: {escaped(why)}" if why else interruption.cause),
         ("Task", escaped(interruption.task_arn.rpartition("/")[2])),
         ("Capacity", escaped(interruption.capacity)),
         ("Availability zone", escaped(interruption.availability_zone) or _UNKNOWN),
         ("Time", f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else _UNKNOWN),
-        ("Time lost", time_lost),
-        ("Money lost", money_lost),
+        ("Wasted", _wasted(snapshot, interruption)),
     ]
     return _rows(rows)
 
@@ -232,23 +230,26 @@ def _rows(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join([header, "|---|---|", *rest])
 
 
-def _lost(snapshot: Snapshot, interruption: Interruption) -> tuple[str, str]:
-    """Return the time and the money that the attempt lost, in words."""
+def _wasted(snapshot: Snapshot, interruption: Interruption) -> str:
+    """Return the time and the money of the attempt, in words: an upper bound of what is wasted.
+
+    It is known before Prefect is asked which task runs are done.
+    """
     task, start, end = snapshot.task, interruption.billed_from, interruption.exited_at
     if start is None or end is None:
-        return _UNKNOWN, _UNKNOWN
-    seconds = seconds_between(start, end)
-    time = f"at most {seconds:.0f} s \\(less, where task results were persisted\\)"
+        return _UNKNOWN
+    time = f"at most {seconds_between(start, end):.0f} s"
+    less = "; less, where task results were persisted"
     if task is None:
-        return time, _UNKNOWN
+        return f"{time}{less}"
     rate = snapshot.policy.rates.get((task.region, task.architecture, interruption.capacity))
     if rate is None:
         where = f"{escaped(interruption.capacity)} in {escaped(task.region)}"
-        return time, f"no rate known for {where}"
+        return f"{time}{less}; no rate known for {where}"
     if (size := size_of(task)) is None:
-        return time, "ECS did not report the task's size"
+        return f"{time}{less}; ECS did not report the task's size"
     usd = cost_usd(rate, billed_seconds(start, end), size)
-    return time, f"at most {usd:f} USD, estimated{', at an assumed rate' * rate.is_assumed}"
+    return f"{time} and {usd:f} USD, estimated{', at an assumed rate' * rate.is_assumed}{less}"
 
 
 def _events(
