@@ -228,7 +228,7 @@ def _difference(counts: Counts) -> str:
 def _legend(axes: Axes) -> None:
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=3,
-        frameon=False, fontsize=9.5, labelcolor=_TEXT,
+        columnspacing=1.2, frameon=False, fontsize=9.5, labelcolor=_TEXT,
     )  # fmt: skip
 
 
