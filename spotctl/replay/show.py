@@ -19,7 +19,7 @@ def as_table(replay: Mapping[str, Any]) -> Any:
         columns["other_settings"] = f"replayed: {changes}"
     period = f"{replay['since']} to {replay['until']} (UTC)"
     if why := replay["nothing_to_decide"]:
-        return f"{changes} changes nothing in {period}: {why}"
+        return f"{changes} changes nothing for the runs that ended {period}: {why}"
     is_assumed = any(replay[column]["assumed_bills"] for column in columns)
     return table_of(
         f"Replay of the runs that ended {period}",

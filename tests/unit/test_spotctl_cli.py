@@ -557,7 +557,7 @@ def test_a_replay_is_a_table_or_json_and_a_line_where_nothing_changes(stage: Ben
     for words in ("as recorded", "SPOT_RETRIES=2", "net saving, USD", "Not known: "):
         assert words in table
     line = stage.run("replay", "--table", "--set", "SPOT_RETRIES=1").out
-    assert line.startswith("SPOT_RETRIES=1 changes nothing in ")
+    assert line.startswith("SPOT_RETRIES=1 changes nothing for the runs ")
 
 
 def before(**answers: Any) -> Callable[[Bench], object]:
