@@ -173,6 +173,8 @@ class Output:
         self.form: Final[Format] = form or ("table" if is_terminal else "json")
         self._is_surprise = not form and not is_terminal and sys.stderr.isatty()
         self._quiet, self._verbose = quiet, verbose
+        self.is_watched: Final = is_terminal and sys.stderr.isatty() and not quiet
+        """Whether whoever reads the result has read the progress above it."""
         self._console = _console(is_terminal, stderr=False, no_color=no_color)
         self._progress = _console(sys.stderr.isatty(), stderr=True, no_color=no_color)
 
@@ -180,11 +182,6 @@ class Output:
     def width(self) -> int:
         """How many columns a table may take."""
         return self._console.width
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether whoever reads the result has read the progress above it."""
-        return self._console.is_terminal and self._progress.is_terminal and not self._quiet
 
     def progress(self, text: str) -> None:
         """Print a line about the work in progress, at once."""

@@ -95,7 +95,8 @@ def test_steps_are_shown_in_the_order_of_their_times_and_once_on_a_terminal(
     places = [shown.index(f" {name} ") for name in order]
     assert places == sorted(places)
     assert "react has recorded a drill" in shown
-    monkeypatch.setattr(Output, "is_watched", True)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     show_drill(drilled, Output("table"))
     out, err = capsys.readouterr()
     assert out.startswith(f"Drill of flow run {make_run().name}: passed")
