@@ -6,7 +6,6 @@ A file of its own, because matplotlib takes a second to import. It needs no disp
 from collections.abc import Sequence
 from decimal import Decimal
 from itertools import accumulate
-from math import floor, log10
 from operator import add
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from chalicelib.core.money.report import ASSUMED_MARK, Counts, Report, Row, days_between
-from spotctl.output import clean
+from chalicelib.core.model.text import counted
+from chalicelib.core.money.report import ASSUMED_MARK, Counts, Report, Row, days_between, in_usd
+from spotctl.output import clean, shortened, time_of
 from spotctl.rate import RatePerHour, interruption_rate
 
 MOST_DEPLOYMENTS: Final = 12
@@ -62,19 +62,10 @@ def title_of(report: Report) -> str:
     share = _percent(net, on_demand) if on_demand else ""
     if net < 0:
         more = f" ({share} more)" * bool(share)
-        return f"Spot cost {readable(-net)}{mark} USD more than on demand would have{more}"
+        return f"Spot cost {in_usd(-net)}{mark} USD more than on demand, without repeats{more}"
     if not net:
         return "Nothing was saved" if amounts.cost_usd else "Nothing was billed"
-    return (
-        f"Spot saved {readable(net)}{mark} USD, net of repeated work"
-        f" ({share} of the price on demand)"
-    )
-
-
-def readable(usd: Decimal) -> str:
-    """Return the amount with two significant digits below 1 USD: 1,234.50, 0.054, 0.00061."""
-    digits = 2 if abs(usd) >= 1 or not usd else 1 - floor(log10(abs(usd)))
-    return f"{usd:,.{digits}f}"
+    return f"Spot saved {in_usd(net)}{mark} USD net ({share} of on demand, without repeats)"
 
 
 def figure_of(report: Report) -> Figure:
@@ -110,12 +101,10 @@ def _write_head(figure: Figure, report: Report, height: float) -> None:
     first, last = (f"{day.day} {day:%b %Y}" for day in (report.since, report.until))
     period = first if first == last else f"{first} to {last}"
     numbers = {"run": counts.runs, "task": counts.attempts, "interruption": counts.interruptions}
-    counted = ", ".join(
-        f"{number:,} {name}{'s' * (number != 1)}" for name, number in numbers.items()
-    )
-    lines = f"{period} (UTC), estimated: {counted}"
+    happened = ", ".join(counted(number, name) for name, number in numbers.items())
+    lines = f"{period} (UTC), estimated: {happened}"
     if mark:
-        lines += f"\n{mark} {counts.assumed_bills} bills have an assumed Spot rate"
+        lines += f"\n{mark} {counted(counts.assumed_bills, 'bill')} with an assumed Spot rate"
     left: dict[str, Any] = {"x": 0.015, "ha": "left", "va": "top", "color": _TEXT}
     figure.text(y=1 - 0.15 / height, s=title_of(report), fontsize=15, weight="bold", **left)
     figure.text(y=1 - 0.5 / height, s=lines, fontsize=10, **left)
@@ -190,8 +179,8 @@ def _draw_rates(axes: Axes, rated: Sequence[tuple[Row, RatePerHour]], deployment
     axes.set_xlim(left=left)
     axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     axes.grid(axis="x", color=_GRID)
-    counted = [f"{rate.events:,} in {_time(rate.hours)}" for _, rate in rated]
-    _name_rows(axes, [row.deployment for row, _ in rated], counted)
+    seen_in = [f"{rate.events:,} in {time_of(rate.hours)}" for _, rate in rated]
+    _name_rows(axes, [row.deployment for row, _ in rated], seen_in)
     of_all = _part(deployments, "longest on Spot")
     _name_panel(axes, f"interruptions per Spot hour, with 95 % confidence interval{of_all}")
 
@@ -211,7 +200,7 @@ def _rates(report: Report) -> list[tuple[Row, RatePerHour]]:
 
 
 def _bars(sums: Sequence[Counts]) -> tuple[list[float], list[float], list[float]]:
-    """USD paid for useful work, for repeated work, and the useful work's price on demand."""
+    """USD paid for useful work, USD wasted, and the useful work's price on demand."""
     amounts = [counts.amounts for counts in sums]
     return (
         [float(each.cost_usd - each.wasted_usd) for each in amounts],
@@ -224,22 +213,22 @@ def _labels(total: Counts) -> tuple[str, str, str]:
     """The names of these three, each with its total."""
     amounts, mark = total.amounts, _mark(total)
     return (
-        f"all on demand: {readable(amounts.useful_usd)} USD",
-        f"paid{mark}, useful: {readable(amounts.cost_usd - amounts.wasted_usd)} USD",
-        f"paid{mark}, repeated work: {readable(amounts.wasted_usd)} USD",
+        f"on demand, without repeats: {in_usd(amounts.useful_usd)} USD",
+        f"paid{mark}, useful: {in_usd(amounts.cost_usd - amounts.wasted_usd)} USD",
+        f"paid{mark}, wasted: {in_usd(amounts.wasted_usd)} USD",
     )
 
 
 def _difference(counts: Counts) -> str:
     net, on_demand = counts.amounts.net_savings_usd, counts.amounts.useful_usd
     share = f" ({_percent(net, on_demand)})" if on_demand else ""
-    return f"{readable(abs(net))}{_mark(counts)} {'more' if net < 0 else 'saved'}{share}"
+    return f"{in_usd(abs(net))}{_mark(counts)} {'more' if net < 0 else 'saved'}{share}"
 
 
 def _legend(axes: Axes) -> None:
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=3,
-        frameon=False, fontsize=9.5, labelcolor=_TEXT,
+        columnspacing=1.2, frameon=False, fontsize=9.5, labelcolor=_TEXT,
     )  # fmt: skip
 
 
@@ -265,26 +254,13 @@ def _percent(net: Decimal, on_demand: Decimal) -> str:
     return f"{100 * abs(net) / on_demand:.0f} %"
 
 
-def _time(hours: float) -> str:
-    return (
-        f"{hours:,.0f} h"
-        if hours >= 10
-        else f"{hours:.1f} h"
-        if hours >= 1
-        else f"{60 * hours:.0f} min"
-    )
-
-
 def _mark(counts: Counts) -> str:
     return ASSUMED_MARK * bool(counts.assumed_bills)
 
 
 def _name(text: str) -> str:
     """Clean, cut and escape the name: to matplotlib, a dollar sign begins a formula."""
-    name = drawable(text)
-    half = LONGEST_NAME // 2
-    short = name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
-    return short.replace("$", r"\$")
+    return shortened(drawable(text), LONGEST_NAME).replace("$", r"\$")
 
 
 def _plain(value: float, _place: object = None) -> str:

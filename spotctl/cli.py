@@ -192,7 +192,9 @@ def report(
     savings = read_report(dynamodb, context.project.stack, since, today, pools, pool)
     advice = recommend(savings, context.project.settings.spot_retries)
     output.result(
-        as_mapping(savings, advice), lambda: as_table(savings, advice), lambda: as_csv(savings)
+        as_mapping(savings, advice),
+        lambda: as_table(savings, advice, output.width),
+        lambda: as_csv(savings),
     )
     if files is not None:
         from spotctl.chart import draw  # matplotlib takes a second to import

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import date
 from decimal import Decimal
 from enum import IntEnum, StrEnum
+from math import floor, log10
 from pathlib import Path
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -85,7 +86,7 @@ _COLOURS: Final[Mapping[State, str]] = {
     State.WARNING: "yellow",
     State.FAILED: "bold red",
 }
-_PIPE_WIDTH: Final = 160
+PIPE_WIDTH: Final = 160
 """Columns of a table that goes to no terminal."""
 
 _INVISIBLE: Final = re.compile(
@@ -130,6 +131,29 @@ def width_of(text: str) -> int:
     return cell_len(clean(text))
 
 
+def shortened(text: str, width: int) -> str:
+    """Return a cleaned text, without its middle where it takes over `width` terminal cells.
+
+    Of FLOW/DEPLOYMENT, both stay to be recognized.
+    """
+    shown, half = clean(text), (width - 1) // 2
+    return shown if cell_len(shown) <= width else f"{shown[: width - 1 - half]}…{shown[-half:]}"
+
+
+def figure(value: float) -> str:
+    """Return a number with its two leading digits, or all before the point: 1,204, 45, 0.33."""
+    digits = max(0, 1 - floor(log10(abs(value)))) if value else 0
+    return f"{value:,.{digits}f}"
+
+
+def time_of(hours: float | Decimal) -> str:
+    """Return a length of time in words: 12 h, 1.5 h, 4 min, 23 s."""
+    if hours >= 1:
+        return f"{figure(float(hours))} h"
+    minutes = 60 * float(hours)
+    return f"{minutes:.2g} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
+
+
 Format = Literal["table", "json", "csv"]
 
 
@@ -149,8 +173,15 @@ class Output:
         self.form: Final[Format] = form or ("table" if is_terminal else "json")
         self._is_surprise = not form and not is_terminal and sys.stderr.isatty()
         self._quiet, self._verbose = quiet, verbose
+        self.is_watched: Final = is_terminal and sys.stderr.isatty() and not quiet
+        """Whether whoever reads the result has read the progress above it."""
         self._console = _console(is_terminal, stderr=False, no_color=no_color)
         self._progress = _console(sys.stderr.isatty(), stderr=True, no_color=no_color)
+
+    @property
+    def width(self) -> int:
+        """How many columns a table may take."""
+        return self._console.width
 
     def progress(self, text: str) -> None:
         """Print a line about the work in progress, at once."""
@@ -231,7 +262,7 @@ def _cleaned_lines(text: str) -> str:
 
 
 def _console(is_terminal: bool, *, stderr: bool, no_color: bool) -> Console:
-    width, plain = None if is_terminal else _PIPE_WIDTH, no_color or None  # None: by NO_COLOR
+    width, plain = None if is_terminal else PIPE_WIDTH, no_color or None  # None: by NO_COLOR
     return Console(
         width=width, stderr=stderr, no_color=plain, highlight=False, markup=False, emoji=False
     )

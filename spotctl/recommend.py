@@ -20,6 +20,7 @@ from chalicelib.core.policies.economics import (
     expected_spot_seconds,
     leaves_spot,
 )
+from spotctl.output import figure, time_of
 from spotctl.rate import rate_per_hour
 
 STAY: Final = "stay"
@@ -37,7 +38,7 @@ LEAST_RATE: Final = 1e-3  # interruptions per hour
 UNITS_IF_PERSISTED: Final = 8
 _HOUR: Final = 3600.0
 _WORDS: Final = {
-    STAY: "stay",
+    STAY: "keep SPOT_RETRIES={budget}",
     AUTO: "tag it spot-retries:auto",
     str(A_NUMBER): f"tag it spot-retries:{A_NUMBER}",
     ON_DEMAND: "start it on demand (launch_type: FARGATE)",
@@ -47,15 +48,19 @@ _WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """`saving_usd` a run, with the ends of its interval; None where `choice` is to stay."""
+    """`saving_usd` a run, with the ends of its interval; None where `choice` is to stay.
+
+    `budget` is the stage's SPOT_RETRIES.
+    """
 
     deployment: str
+    budget: SpotRetries
     choice: str
     saving_usd: tuple[float, float, float] | None
     why: str
 
     def __str__(self) -> str:
-        words = f"{self.deployment}: {_WORDS[self.choice]}"
+        words = f"{self.deployment}: {_WORDS[self.choice].format(budget=self.budget)}"
         if self.saving_usd:
             value, low, high = (in_usd(Decimal(f"{usd:.6f}")) for usd in self.saving_usd)
             words += f", expected to save {value} USD a run ({low} to {high})"
@@ -113,8 +118,11 @@ def _recommended(deployment: str, counts: Counts, budget: SpotRetries) -> Recomm
     rate = rate_per_hour(counts.first_interruptions, counts.first_spot_hours)
     run = _run_of(counts, max(rate.observed, LEAST_RATE)) if rate else None
     if rate is None or run is None or rate.hours < PRIOR_SPOT_HOURS:
-        hours = f"{counts.first_spot_hours:.1f} Spot hours of first attempts"
-        return Recommendation(deployment, STAY, None, f"too little is known yet: {hours}")
+        seen, needed = time_of(counts.first_spot_hours), time_of(PRIOR_SPOT_HOURS)
+        why = f"{seen} of first attempts on Spot is on record, {needed} are needed"
+        if rate and rate.hours >= PRIOR_SPOT_HOURS:
+            why = "no useful work is on record"
+        return Recommendation(deployment, budget, STAY, None, why)
     rates = [max(each, LEAST_RATE) for each in (rate.observed, rate.low, rate.high)]
     kept = run.units > 1
     choices: dict[str, Callable[[float], float]] = {
@@ -131,16 +139,19 @@ def _recommended(deployment: str, counts: Counts, budget: SpotRetries) -> Recomm
         choices[PERSIST] = partial(parts.expected_usd, AUTO)
         if choices[PERSIST](rates[0]) < costs[choice] - WORTH_CODE * costs[STAY]:
             chosen = PERSIST
-    until_then = f"; until then, {_WORDS[choice]}" if chosen == PERSIST else ""
+    then = _WORDS[choice].format(budget=budget)
+    until_then = f"; until then, {then}" if chosen == PERSIST else ""
     value, *ends = (choices[STAY](each) - choices[chosen](each) for each in rates)
     saving = None if chosen == STAY else (value, min(value, *ends), max(value, *ends))
-    unit = f"{60 * run.hours / run.units:.0f} min are repeated" if kept else "nothing is kept"
+    unit = f"{time_of(run.hours / run.units)} are repeated" if kept else "nothing is kept"
+    observed, low, high = map(figure, (rate.observed, rate.low, rate.high))
+    stay, on_demand = (in_usd(Decimal(f"{costs[c]:.6f}")) for c in (STAY, ON_DEMAND))
     why = (
-        f"{run.hours:.2f} h of work, {unit}, {rate.observed:.3f} interruptions per Spot hour"
-        f" ({rate.low:.3f} to {rate.high:.3f}), {costs[STAY]:.6f} USD a run with"
-        f" SPOT_RETRIES={budget} and {costs[ON_DEMAND]:.6f} on demand{until_then}"
+        f"{time_of(run.hours)} of work, {unit}, {observed} interruptions per Spot hour ({low} to"
+        f" {high}), {stay} USD a run with SPOT_RETRIES={budget} and {on_demand} on demand"
+        f"{until_then}"
     )
-    return Recommendation(deployment, chosen, saving, why)
+    return Recommendation(deployment, budget, chosen, saving, why)
 
 
 def _run_of(counts: Counts, rate: float) -> Run | None:

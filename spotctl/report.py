@@ -5,7 +5,9 @@ draws it.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.money.report import (
     COLUMNS,
+    Counts,
     Report,
     Row,
     days_between,
@@ -21,7 +24,17 @@ from chalicelib.core.money.report import (
     report_of,
 )
 from spotctl.errors import RefusedError
-from spotctl.output import clean, csv_of, no_formula, padded, width_of
+from spotctl.output import (
+    PIPE_WIDTH,
+    clean,
+    csv_of,
+    figure,
+    no_formula,
+    padded,
+    shortened,
+    time_of,
+    width_of,
+)
 from spotctl.rate import interruption_rate
 from spotctl.recommend import Recommendation
 
@@ -31,6 +44,29 @@ if TYPE_CHECKING:
 MOST_DAYS: Final = 400
 """For how many days DynamoDB keeps the daily sums."""
 
+_COUNTS: Final = {
+    "runs": "runs",
+    "tasks": "attempts",
+    "interrupted": "interruptions",
+    "rerun\non Spot": "spot_reruns",
+    "rerun\non demand": "on_demand_reruns",
+    "would:\non Spot": "would_spot_reruns",
+    "would:\non demand": "would_on_demand_reruns",
+    "failed\nstarts": "failed_starts",
+    "time": "hours",
+}
+_MONEY: Final = {
+    "on demand,\nwithout repeats": "useful_usd",
+    "paid": "cost_usd",
+    "of it\nwasted": "wasted_usd",
+    "net\nsaving": "net_savings_usd",
+}
+_RERUNS: Final = ("spot_reruns", "on_demand_reruns")
+"""Without a column in observe mode, unless there are any; `_IF_ANY` never has one without."""
+_IF_ANY: Final = ("would_spot_reruns", "would_on_demand_reruns", "failed_starts")
+_GAP: Final = "  "
+_SHORTEST: Final = 12
+"""Names are cut to no less."""
 _PERIOD: Final = re.compile(r"([1-9]\d{0,3})([dw])")
 _DAYS: Final = {"d": 1, "w": 7}
 
@@ -116,61 +152,85 @@ def as_csv(report: Report) -> str:
     return csv_of(COLUMNS, lines)
 
 
-def as_table(report: Report, advice: Sequence[Recommendation] = ()) -> str:
-    """Return the report for a terminal: days, deployments, total, rates, warnings and advice.
+def as_table(report: Report, advice: Sequence[Recommendation] = (), width: int = PIPE_WIDTH) -> str:
+    """Return the report for a terminal of `width` columns: days, deployments, rates, advice.
 
     Plain text, because rich takes seconds for thousands of rows.
     """
-    period = f"{report.since} to {report.until} (UTC)"
+    period, days = f"{report.since} to {report.until} (UTC)", _by_day(report)
     parts = []
-    if report.rows:
-        parts += [f"Spot savings by deployment and day, {period}", *_grid(report, report.rows), ""]
-    parts += [f"Spot savings by deployment, {period}", *_grid(report, report.whole), ""]
-    parts += _lines(report)
+    if len(days) > 1:
+        parts += [f"Spot savings by day, {period}, in USD", *_tables(report, days, "day", width)]
+    parts += [f"Spot savings by deployment, {period}, in USD"]
+    parts += [*_tables(report, report.whole, "deployment", width), *_lines(report)]
     parts += [f"Recommended for {clean(str(each))}" for each in advice]
     return "\n".join(parts) + "\n"
 
 
-def _grid(report: Report, rows: Sequence[Row]) -> Iterator[str]:
-    """Lines with columns as wide as their widest cell, figures aligned to the right."""
-    has_days = any(row.day for row in rows)
-    texts = ["day"] * has_days + ["deployment"] + ["work pool"] * report.has_pools
-    figures = ["runs", "tasks", "interrupted", "rerun: Spot", "on demand"]
-    figures += [*report.optional]
-    figures += ["hours", "paid USD", "on demand USD", "saved USD", "wasted USD", "net USD"]
-    table = [[*texts, *figures]]
+def _by_day(report: Report) -> list[Row]:
+    """A row per day that has bills, of all deployments: those of each are in CSV."""
+    days = defaultdict[date | None, Counts](Counts)
+    for row in report.rows:
+        days[row.day] += row.counts
+    return [Row(day, str(day), counts) for day, counts in days.items()]
+
+
+def _tables(report: Report, rows: Sequence[Row], what: str, width: int) -> Iterator[str]:
+    """One table, or, where the terminal is too narrow for it, one of counts and one of money."""
+    total = report.total.counts
+    hidden = [*_IF_ANY, *(_RERUNS * report.observes)]
+    counts = {t: n for t, n in _COUNTS.items() if n not in hidden or getattr(total, n)}
+    names = [what, *["pool"] * (report.has_pools and what != "day")]
+    whole = list(_grid(rows, names, counts | _MONEY))
+    if max(map(width_of, whole)) <= width:
+        yield from (*whole, "")
+        return
+    for figures in (counts, _MONEY):
+        yield from (*_grid(rows, names, figures, width), "")
+
+
+def _grid(
+    rows: Sequence[Row], names: Sequence[str], figures: Mapping[str, str], width: int = sys.maxsize
+) -> Iterator[str]:
+    """Lines with columns as wide as their widest cell, figures aligned to the right.
+
+    Where they would take over `width` columns, names are cut.
+    """
+    heads = [title.rpartition("\n") for title in (*names, *figures)]
+    table = [[upper for upper, _, _ in heads], [lower for _, _, lower in heads]]
     for row in rows:
-        pool = [row.work_pool] * report.has_pools
-        table.append([*[str(row.day)] * has_days, row.deployment, *pool, *_cells(report, row)])
+        texts = [row.deployment, row.work_pool][: len(names)]
+        table.append([*texts, *(_cell(row.counts, name) for name in figures.values())])
     widths = [max(map(width_of, column)) for column in zip(*table, strict=True)]
+    for place in reversed(range(len(names))):
+        over = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+        widths[place] = max(widths[place] - max(over, 0), min(widths[place], _SHORTEST))
     for number, line in enumerate(table):
-        yield "  ".join(
-            padded(cell, width, is_figure=place >= len(texts))
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        yield _GAP.join(
+            padded(shortened(cell, size), size, is_figure=place >= len(names))
+            for place, (cell, size) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        if number == 0:
-            yield "  ".join("─" * width for width in widths)
+        if number == 1:
+            yield _GAP.join("─" * size for size in widths)
 
 
-def _cells(report: Report, row: Row) -> Iterator[str]:
-    counts = row.counts
-    yield from map(str, (counts.runs, counts.attempts, counts.interruptions))
-    yield from map(str, (counts.spot_reruns, counts.on_demand_reruns))
-    yield from map(str, counts.figures(report.optional.values()).values())
-    yield f"{counts.hours:.2f}"
-    usd = counts.amounts
-    yield marked(counts, usd.cost_usd)
-    yield in_usd(usd.on_demand_usd)
-    for amount in (usd.savings_usd, usd.wasted_usd, usd.net_savings_usd):
-        yield marked(counts, amount)
+def _cell(counts: Counts, name: str) -> str:
+    value = counts.figures([name])[name]
+    if name == "useful_usd":
+        return in_usd(value)
+    if name.endswith("_usd"):
+        return marked(counts, value)
+    return time_of(value) if name == "hours" else f"{value:,}"
 
 
 def _lines(report: Report) -> Iterator[str]:
+    yield "Net saving: on demand, without repeats, less what was paid; wasted is a part of that."
     rate = interruption_rate(report.total.counts)
     if rate is not None:
+        observed, low, high = map(figure, (rate.observed, rate.low, rate.high))
         yield (
-            f"Interruptions per Spot hour: {rate.observed:.4f} ({rate.low:.4f} to {rate.high:.4f}"
-            f" with 95 % confidence; {rate.events} in {rate.hours:.1f} hours)"
+            f"Interruptions per Spot hour: {observed} ({low} to {high} with 95 % confidence;"
+            f" {rate.events:,} in {time_of(rate.hours)})"
         )
     if report.moves:
         by_guard = ", ".join(f"{guard} {number}" for guard, number in report.moves.items())
@@ -178,7 +238,7 @@ def _lines(report: Report) -> Iterator[str]:
     drills = report.drills.counts
     if drills.hours:
         paid = marked(drills, drills.amounts.cost_usd)
-        yield f"Drills, in no total: {drills.hours:.2f} hours, {paid} USD paid"
+        yield f"Drills, in no total: {time_of(drills.hours)}, {paid} USD paid"
     if report.observes:
         yield "MODE was observe: reruns under `would` were not made, only decided"
     yield "All figures are estimates: seconds as ECS reports them, times these rates:"

@@ -97,7 +97,7 @@ class BillTable:
                 first, later = replace(first, deployment=rest), replace(later, deployment=rest)
                 continue
             writes = [self._put(bill_key, _values(bill), bill)]
-            is_first = bill.flow_run_id is not None and bill.started and run_key not in stored
+            is_first = bill.counts_its_run and run_key not in stored
             if is_first:
                 writes.append(self._put(run_key, {}, bill))
             writes.append(self._addition(sum_key, first if is_first else later, bill))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from chalicelib.core.money.bill import SAMPLE_OF_DRILLS
 from spotctl.context import Context
 from spotctl.drill import target, watch
 from spotctl.output import Exit, Output
@@ -27,7 +28,7 @@ def run(context: Context, output: Output, wanted: Wanted, *, dry_run: bool, yes:
     It asks first, unless `yes`, or the drill starts its own sample flow. Raises RefusedError,
     botocore's errors and PrefectSpotError.
     """
-    name = f"{target.SAMPLE_FLOW}/{target.SAMPLE_DEPLOYMENT}" if wanted.is_sample else wanted.start
+    name = SAMPLE_OF_DRILLS if wanted.is_sample else wanted.start
     if name and dry_run:
         value = {"dry_run": True, "would_start": name}
         output.result(value, lambda: f"would start a run of {name}, and interrupt it")
@@ -47,8 +48,14 @@ def run(context: Context, output: Output, wanted: Wanted, *, dry_run: bool, yes:
         chosen = target.named(context, wanted.task) if wanted.task else target.pick(context)
     about = f"task {chosen.task.arn} of flow run {chosen.run.name} ({chosen.run.id})"
     if dry_run:
-        value = {"dry_run": True, "task": chosen.task.arn, "flow_run": chosen.run.id}
-        output.result(value, lambda: f"would interrupt {about}")
+        would = target.about(context, chosen)
+        lines = (
+            f"would interrupt task {chosen.task.arn}",
+            f"flow run: {chosen.run.name} ({chosen.run.id}), attempt {would['attempt']}",
+            f"deployment: {would['deployment'] or 'none'}",
+            f"counts as: {would['counts_as']}",
+        )
+        output.result({"dry_run": True, **would}, lambda: "\n".join(lines))
         return Exit.OK
     if not name:
         output.confirm(f"Interrupt {about}, {context.about}?", yes=yes)

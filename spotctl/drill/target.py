@@ -13,15 +13,18 @@ from typing import Final
 from uuid import UUID
 
 from chalicelib.adapters.aws import EcsTasks
+from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Task
 from chalicelib.core.model.flow_run import FlowRun, StateType
 from chalicelib.core.model.policy import (
     OPT_IN_TAG,
     Mode,
     Policy,
+    budget_of,
     other_pool,
     reason_not_to_rerun,
 )
+from chalicelib.core.money.bill import SAMPLE_OF_DRILLS
 from chalicelib.settings import policy_of
 from spotctl.context import Context
 from spotctl.errors import RefusedError
@@ -30,8 +33,7 @@ from spotctl.prefect import Deployment
 
 POLL_SECONDS: Final = 1.0
 
-SAMPLE_FLOW: Final = "spot-drill"
-SAMPLE_DEPLOYMENT: Final = "throw-away"
+SAMPLE_FLOW, SAMPLE_DEPLOYMENT = SAMPLE_OF_DRILLS.split("/")
 
 _FILE: Final = "spot_drill.py"
 _SOURCE: Final = f'''\
@@ -71,9 +73,9 @@ def pick(context: Context) -> Target:
             refusals.append(refusal)
         elif run is not None:
             return Target(task, run)
-    why = f"; passed over: {'; '.join(refusals[:3])}" if refusals else ""
+    why = f" that a drill can interrupt: {'; '.join(refusals[:3])}" if refusals else ""
     raise RefusedError(
-        f"no task in {_clusters(context)} may be interrupted{why}",
+        f"no Spot task of a flow run is running in {_clusters(context)}{why}",
         next_step="start a longer flow on Spot, or let the drill start one: --sample-flow, or"
         " --start FLOW/DEPLOYMENT",
     )
@@ -97,6 +99,28 @@ def named(context: Context, id_or_arn: str) -> Target:
     if refusal or run is None:
         raise RefusedError(refusal, next_step="name another task, or start one with --start")
     return Target(task, run)
+
+
+def about(context: Context, target: Target) -> dict[str, object]:
+    """Return what a drill would interrupt, and what it would count as, for JSON.
+
+    Raises botocore's errors and PrefectSpotError.
+    """
+    run = target.run
+    deployment = context.prefect.deployment(str(run.deployment_id)) if run.deployment_id else None
+    table = RunTable(context.aws.client("dynamodb"), context.project.stack, owner="spotctl")
+    record = table.read(run.id)
+    retries = run.policy.retries if record.own_retries is None else record.own_retries
+    budget = budget_of(run.tags, retries, _policy(context))
+    return {
+        "task": target.task.arn,
+        "flow_run": run.id,
+        "flow_run_name": run.name,
+        "deployment": deployment.name if deployment else "",
+        "attempt": run.run_count,
+        "counts_as": f"interruption {record.interrupted + 1} of the run ({budget.source}); in the"
+        " report a drill, which is in no total",
+    }
 
 
 def read_deployment(context: Context, name: str) -> Deployment:

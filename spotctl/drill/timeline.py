@@ -1,8 +1,8 @@
 """The steps of a drill: which are done, since when, and what failed. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -71,7 +71,7 @@ def timeline(seen: Seen) -> tuple[Step, ...]:
         Step("stop asked", Progress.DONE, seen.asked_at, f"StopTask {seen.task.arn}"),
         _step("SIGTERM", seen.stopping_at),
         _exit(seen),
-        _step("event", event.recorded_at, f"recorded: {event.cause}")
+        _step("event", event.recorded_at, f"react has recorded a {event.cause}")
         if event
         else _step("event", None),
         _decision(seen),
@@ -87,6 +87,12 @@ def timeline(seen: Seen) -> tuple[Step, ...]:
         _running(seen, after),
         _capacity(seen),
     )
+
+
+def by_time(steps: Iterable[Step]) -> list[Step]:
+    """Return the steps in the order in which they were done; last those without a time."""
+    never = datetime.max.replace(tzinfo=UTC)
+    return sorted(steps, key=lambda step: step.at or never)
 
 
 def is_passed(steps: Sequence[Step]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from shlex import quote
 from uuid import UUID
 
 from chalicelib.adapters.aws import EcsTasks
@@ -19,6 +20,7 @@ from spotctl.drill.timeline import (
     Progress,
     Seen,
     Step,
+    by_time,
     failure,
     is_passed,
     reaction_seconds,
@@ -56,7 +58,7 @@ def drill(context: Context, target: Target, timeout: timedelta) -> Drilled:
     shown: set[str] = set()
     for seen in _poll(context, target, asked_at, asked_at + timeout):
         steps = timeline(seen)
-        for step in steps:
+        for step in by_time(steps):
             if step.progress is not Progress.WAITING and step.name not in shown:
                 shown.add(step.name)
                 context.progress(_line_of(step, context.now()))
@@ -69,10 +71,18 @@ def drill(context: Context, target: Target, timeout: timedelta) -> Drilled:
 
 
 def show_drill(drilled: Drilled, output: Output) -> None:
-    """Print verdict and timeline, each step with its seconds since StopTask."""
+    """Print verdict and timeline, each step with its seconds since StopTask.
+
+    On a terminal, which has shown each step as it was done, the verdict alone.
+    """
     target = drilled.target
     verdict, next_step = verdict_of(drilled)
-    steps = [(step, _seconds(drilled.seen.asked_at, step.at)) for step in drilled.steps]
+    title = f"Drill of flow run {target.run.name}: {verdict}"
+    since = {step: _seconds(drilled.seen.asked_at, step.at) for step in drilled.steps}
+    lines = [
+        (s.name, s.progress, _clock(s.at), "" if s.at is None else f"{since[s]:.1f}", s.found)
+        for s in by_time(since)
+    ]
     output.result(
         {
             "passed": drilled.passed,
@@ -81,21 +91,19 @@ def show_drill(drilled: Drilled, output: Output) -> None:
             "reaction_seconds": reaction_seconds(drilled.seen),
             "steps": [
                 {"step": s.name, "state": s.progress, "at": s.at, "seconds": at, "found": s.found}
-                for s, at in steps
+                for s, at in since.items()
             ],
             "next_step": next_step,
         },
-        lambda: table_of(
-            f"Drill of flow run {target.run.name}: {verdict}",
-            ("step", "state", "at", "seconds", "found"),
-            [
-                (s.name, s.progress, _clock(s.at), "" if at is None else f"{at:.1f}", s.found)
-                for s, at in steps
-            ],
+        lambda: (
+            title
+            if output.is_watched
+            else table_of(title, ("step", "state", "at", "seconds", "found"), lines)
         ),
     )
     if next_step:
         output.progress(f"next step: {next_step}")
+    output.progress(f"the whole story: spotctl explain {quote(target.run.name)}")
 
 
 def verdict_of(drilled: Drilled) -> tuple[str, str]:

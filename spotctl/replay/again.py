@@ -42,7 +42,7 @@ class Course:
     `without_record`: interruptions that have none; `without_tags`: decided although the record is
     of a release that did not keep the run's tags; `guards_unasked`: put on Spot by the budget where
     a guard was not asked then; `own_budget`: the run has one, so SPOT_RETRIES does not apply;
-    `by_record`: decided by `auto`, from the record alone.
+    `by_setting`: SPOT_RETRIES decided of it; `by_record`: `auto` did, from the record alone.
     """
 
     run: RecordedRun
@@ -51,6 +51,7 @@ class Course:
     without_tags: int = 0
     guards_unasked: int = 0
     own_budget: bool = False
+    by_setting: bool = False
     by_record: bool = False
 
     @property
@@ -106,12 +107,14 @@ def _by_product(
     """
     tags, own_retries = interruption.tags, course.run.own_retries
     budget = budget_of(tags, own_retries, policy)
-    course.own_budget |= budget == budget_of(tags, own_retries, replace(policy, spot_retries=1001))
+    is_own = budget == budget_of(tags, own_retries, replace(policy, spot_retries=1001))
+    course.own_budget |= is_own
     course.without_tags += int(not interruption.run_state)
     bill = course.played[-1].bill
     is_on_demand = any(played.rerun_on == FARGATE for played in course.played)
     if interruption.guard == Guard.DEADLINE:
         return FARGATE
+    course.by_setting |= not is_own
     number = interruption.number - 1
     earlier = {"the one before": replace(interruption, number=number)} if number else {}
     record = RunRecord(RUN_ID, earlier, own_retries, FARGATE if is_on_demand else "")

@@ -53,10 +53,10 @@ class Evidence:
         )
 
     def _rate(self, at: datetime) -> SpotEvidence:
-        """First attempts on Spot that had ended, drills left out."""
-        firsts = [run.attempts[0].bill for run in self.runs]
-        ended = [b for b in firsts if b.ended_at <= at and b.capacity == FARGATE_SPOT]
-        counted = [bill for bill in ended if not bill.is_drill]
+        """First attempts on Spot that had ended; a drill is none."""
+        firsts = [[a.bill for a in run.attempts if not a.bill.is_drill][:1] for run in self.runs]
+        ended = [b for first in firsts for b in first if b.ended_at <= at]
+        counted = [bill for bill in ended if bill.capacity == FARGATE_SPOT]
         hours = sum((bill.seconds or Decimal(0) for bill in counted), Decimal(0)) / 3600
         return SpotEvidence(float(hours), sum(bill.is_interrupted for bill in counted))
 

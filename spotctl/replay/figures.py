@@ -7,8 +7,10 @@ from decimal import Decimal
 from typing import Final
 
 from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
+from chalicelib.core.model.text import counted
 from chalicelib.core.money.bill import RerunOutcome
-from chalicelib.core.money.report import Counts, sum_of, total
+from chalicelib.core.money.report import ASSUMED_MARK, Counts, sum_of, total
+from spotctl.output import figure, time_of
 from spotctl.rate import interruption_rate
 from spotctl.replay.again import Course, Played
 
@@ -18,22 +20,24 @@ TITLES: Final[Mapping[str, str]] = {
     "interruptions": "interruptions",
     "spot_reruns": "reruns on Spot",
     "on_demand_reruns": "reruns on demand",
-    "hours": "hours",
-    "spot_hours": "of these on Spot",
+    "hours": "time charged",
+    "spot_hours": "of it on Spot",
+    "useful_usd": "on demand, without repeats, USD",
     "cost_usd": "paid USD",
-    "on_demand_usd": "on demand USD",
-    "savings_usd": "saved USD",
-    "wasted_usd": "wasted USD",
-    "net_savings_usd": "net USD",
-    "assumed_bills": "tasks at an assumed Spot rate (*)",
+    "wasted_usd": "of it wasted",
+    "net_savings_usd": "net saving, USD",
+    "on_demand_usd": "",
+    "savings_usd": "",
+    "assumed_bills": f"{ASSUMED_MARK} tasks at an assumed Spot rate",
     "finished_runs": "runs that finished",
-    "hours_to_finish": "their hours to finish",
+    "hours_to_finish": "their time to finish",
 }
-"""All figures, in order; but for the last two, they are the report's."""
+"""All figures, in order, those without a title in JSON alone. All but two are the report's."""
 
 MADE_WITH_SPOT_RATE: Final = ("cost_usd", "savings_usd", "wasted_usd", "net_savings_usd")
 """The figures that are marked where a Spot rate is assumed."""
 
+OWN_BUDGET: Final = "a budget of its own, by tag or by the flow's retries"
 _OUTCOMES: Final = {
     FARGATE_SPOT: RerunOutcome.SPOT_RERUN,
     FARGATE: RerunOutcome.ON_DEMAND_RERUN,
@@ -76,24 +80,24 @@ def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
     """Say what the replay under the other budget cannot know, each with how much hangs on it."""
     yield from _of_estimates(recorded, courses)
     numbers = {
-        "interruptions were recorded by a release that did not keep the run's tags and state:"
-        " they are decided as for a run without tags": sum(c.without_tags for c in courses),
-        "interruptions have no record to decide by: they are left as they were": sum(
+        "interruption recorded by a release that did not keep the run's tags and state: decided as"
+        " for a run without tags": sum(c.without_tags for c in courses),
+        "interruption without a record to decide by: left as it was": sum(
             c.without_record for c in courses
         ),
-        "reruns on Spot are decided by the budget alone, though they have a deadline: its guard"
-        " was not asked then, and is not asked by a replay": sum(c.guards_unasked for c in courses),
-        "runs have a budget of their own, by tag or by their flow's retries: for them"
-        " SPOT_RETRIES does not apply": sum(c.own_budget for c in courses),
-        "runs are decided by `auto` from the record alone: by their bills, not by their tasks in"
-        " Prefect, and as if a start took no time": sum(c.by_record for c in courses),
-        "attempts have no amounts, for want of a time, a size or a rate": sum(
+        "rerun on Spot with a deadline whose guard was not asked then: decided by the budget"
+        " alone": sum(c.guards_unasked for c in courses),
+        f"run with {OWN_BUDGET}: SPOT_RETRIES does not apply": sum(c.own_budget for c in courses),
+        "run decided by `auto` from the record alone: by bills, not by tasks in Prefect, and as if"
+        " a start took no time": sum(c.by_record for c in courses),
+        "attempt without amounts, for want of a time, a size or a rate": sum(
             played.bill.amounts is None for c in courses for played in c.played
         ),
     }
     for sentence, number in numbers.items():
         if number:
-            yield f"{number} {sentence}"
+            thing, _, what = sentence.partition(" ")
+            yield f"{counted(number, thing)} {what}"
     yield (
         "interruptions are taken to come as they were recorded, to the attempts that are still"
         " there; those that would have come at other times, or to other tasks, are not known"
@@ -104,38 +108,46 @@ def not_known(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
     )
 
 
+def nothing_to_decide(courses: Sequence[Course]) -> str:
+    """Say why no SPOT_RETRIES could have changed anything; empty where one could."""
+    if any(course.by_setting for course in courses):
+        return ""
+    interrupted = sum(any(a.is_interrupted for a in c.run.attempts) for c in courses)
+    if not interrupted:
+        return "no run was interrupted"
+    others = sum(course.own_budget for course in courses) < interrupted
+    or_else = ", was not rerun, was moved by its deadline, or has no record" * others
+    return f"each interrupted run ({interrupted}) has {OWN_BUDGET}{or_else}"
+
+
 def _of_estimates(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]:
     estimated = [(c, p) for c in courses for p in c.played if p.is_estimated]
     if on_spot := [played for _, played in estimated if played.bill.capacity == FARGATE_SPOT]:
         yield _of_spot(on_spot, recorded)
     if on_demand := [played for _, played in estimated if played.bill.capacity == FARGATE]:
         yield (
-            f"{len(on_demand)} runs end on FARGATE earlier than they did. How long that attempt"
-            f" would have run is estimated: as long as what was useful of the recorded ones"
-            f" (their seconds less those wasted), {_hours(on_demand):.4f} hours in all; what they"
-            " spent on starting again is in it"
+            f"{counted(len(on_demand), 'run')} on FARGATE from an earlier attempt on than recorded:"
+            f" its time there is estimated, {time_of(_hours(on_demand))} in all, as what was useful"
+            " of the recorded attempts (their time less what was wasted), starts included"
         )
     if unfinished := sum(p.bill.capacity == FARGATE and not c.is_finished for c, p in estimated):
         yield (
-            f"{unfinished} of these had not finished in the record: what was left of their work is"
-            " not known, and not in the estimate"
+            f"{unfinished} of these unfinished in the record: what was left of the work is not in"
+            " the estimate"
         )
 
 
 def _of_spot(moved: Sequence[Played], recorded: Figures) -> str:
     hours = _hours(moved)
     said = (
-        f"{len(moved)} attempts that ran on FARGATE are replayed on Spot, {hours:.4f} hours, at the"
+        f"{counted(len(moved), 'attempt')} on FARGATE replayed on Spot, {time_of(hours)}, at the"
         " run's own Spot price and without an interruption"
     )
     rate = interruption_rate(recorded.counts)
     if rate is None:
         return said
-    more = rate.observed * float(hours)
-    return (
-        f"{said}: at the recorded {rate.observed:.4f} per Spot hour, about {more:.2f} more were to"
-        " be expected"
-    )
+    recorded_rate, more = figure(rate.observed), figure(rate.observed * float(hours))
+    return f"{said}: at the recorded {recorded_rate} per Spot hour, about {more} more to expect"
 
 
 def _hours(played: Iterable[Played]) -> Decimal:

@@ -59,7 +59,10 @@ class RecordedRun:
 
 
 def runs_of(bills: Iterable[Bill], since: date) -> dict[UUID, list[Bill]]:
-    """Group bills by run: whole runs, of those whose last task ended on `since` (UTC) or later."""
+    """Group bills by run: whole runs, of those whose last task ended on `since` (UTC) or later.
+
+    A run that was nothing but a drill is left out, as in the report.
+    """
     runs: dict[UUID, list[Bill]] = {}
     for bill in bills:
         if bill.flow_run_id is not None:
@@ -68,6 +71,7 @@ def runs_of(bills: Iterable[Bill], since: date) -> dict[UUID, list[Bill]]:
         run: billed
         for run, billed in runs.items()
         if max(bill.ended_at for bill in billed).date() >= since
+        and not all(bill.is_drill for bill in billed)
     }
 
 

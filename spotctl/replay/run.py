@@ -7,11 +7,11 @@ from uuid import UUID
 from chalicelib.adapters.bills import BillTable
 from chalicelib.adapters.records import RunTable
 from chalicelib.core.model.flow_run import RunRecord
-from chalicelib.settings import Settings, policy_of
+from chalicelib.settings import ROWS, Settings, policy_of
 from spotctl.context import Context
 from spotctl.errors import RefusedError
 from spotctl.replay.again import as_recorded, replay
-from spotctl.replay.figures import figures_of, not_known
+from spotctl.replay.figures import figures_of, not_known, nothing_to_decide
 from spotctl.replay.history import interrupted_runs, join, runs_of
 from spotctl.report import days_since
 
@@ -33,11 +33,15 @@ def read_change(option: str | None) -> Mapping[str, str]:
     if option is None:
         return {}
     name, equals, value = option.partition("=")
-    if not equals or name != SETTING:
+    try:
+        if not equals or name != SETTING:
+            raise ValueError
+        ROWS[SETTING.lower()].form.read(value)
+    except ValueError:
         raise RefusedError(
             f"--set {option!r} cannot be replayed: accepted is {SETTING}=n or {SETTING}=auto",
             next_step=f"pass --set {SETTING}=2, or another number, or auto",
-        )
+        ) from None
     return {name: value}
 
 
@@ -67,5 +71,6 @@ def run_replay(
         "as_recorded": recorded.as_mapping(),
         "same_settings": figures_of(replay(runs, policy_of(project.settings, {}))).as_mapping(),
         "other_settings": figures_of(courses).as_mapping(),
+        "nothing_to_decide": nothing_to_decide(courses) if changes else "",
         "not_known": list(not_known(recorded, courses)),
     }

@@ -104,8 +104,7 @@ class InMemoryBills:
         if bill.task_arn in self.bills:
             return False
         check({"pk": bill.task_arn, **values_of(bill)})
-        is_attempt = bill.flow_run_id is not None and bill.started
-        is_first = is_attempt and bill.flow_run_id not in self.billed_runs
+        is_first = bill.counts_its_run and bill.flow_run_id not in self.billed_runs
         daily = first if is_first else later
         key = daily.day, daily.deployment.key, daily.deployment.work_pool
         before = self.sums.get(key, DailySum(daily.day, daily.deployment, Counts()))
@@ -114,7 +113,7 @@ class InMemoryBills:
         counts, rates = before.counts + daily.counts, before.rates | daily.rates
         self.sums[key] = DailySum(daily.day, deployment, counts, rates)
         self.bills[bill.task_arn] = bill
-        self.billed_runs |= {bill.flow_run_id} if is_attempt else set()
+        self.billed_runs |= {bill.flow_run_id} if is_first else set()
         return True
 
     def read_sums(self, days: Sequence[date]) -> tuple[DailySum, ...]:

@@ -22,10 +22,17 @@ from chalicelib.adapters.bills import (
 )
 from chalicelib.adapters.records import MOST_TRIES, Items
 from chalicelib.core.model.ecs_task import Cause
-from chalicelib.core.money.bill import NO_FLOW_RUN, Bill, Deployment, RerunOutcome
+from chalicelib.core.money.bill import (
+    NO_FLOW_RUN,
+    SAMPLE_OF_DRILLS,
+    Bill,
+    Deployment,
+    RerunOutcome,
+)
 from chalicelib.core.money.report import Counts, DailySum, report_of, sum_of, total
 from chalicelib.errors import ThrottledError
-from tests.make import NOW, TASK_ARN, make_table
+from spotctl.replay.history import join, runs_of
+from tests.make import NOW, RUN_ID, TASK_ARN, make_table
 from tests.twin.dynamodb import BusyDynamoDB, VirtualTime
 from tests.twin.tables import InMemoryBills
 from tests.unit.test_bill import ETL, SPOT, UNBORN, bill, stopped
@@ -74,6 +81,22 @@ def test_a_bill_and_its_sum_are_written_and_found(table: Any) -> None:
             frozenset(map(str, made.rates)),
         ),
     )
+
+
+def test_a_drilled_run_counts_with_its_rerun_and_the_drills_own_flow_counts_nowhere(
+    table: Any,
+) -> None:
+    drilled = bill(stopped(), cause=Cause.DRILL)
+    rerun = replace(another(1), cause=Cause.OTHER)
+    sample = replace(rerun.deployment, name=SAMPLE_OF_DRILLS)
+    of_sample = replace(another(2), cause=Cause.OTHER, flow_run_id=UUID(int=2), deployment=sample)
+    for each in (drilled, rerun, of_sample):
+        assert write(table, each)
+    made = report_of(table.read_sums([TODAY]), TODAY, TODAY)
+    assert [(row.deployment, row.counts.runs) for row in made.deployments] == [("etl/nightly", 1)]
+    drills = made.drills.counts
+    assert (drills.runs, drills.attempts, made.total.counts.attempts) == (0, 2, 1)
+    assert [run.flow_run_id for run in join(runs_of(table.read_bills(), TODAY), {})] == [RUN_ID]
 
 
 def test_bills_are_read_as_they_were_written(table: Any) -> None:

@@ -1,5 +1,6 @@
 """What `spotctl report` recommends, for deployments that were played with a known rate."""
 
+from dataclasses import replace
 from datetime import date
 from math import exp, expm1
 from random import Random
@@ -47,14 +48,15 @@ def advice(counts: Counts, budget: int = 3) -> Recommendation:
 
 
 ADVISED = {
-    "short": (lived(0.5, 0.1), 3, STAY, "stay; 0.50 h of work, nothing is kept"),
+    "short": (lived(0.5, 0.1), 3, STAY, "keep SPOT_RETRIES=3; 30 min of work, nothing is kept"),
     "long and kept": (lived(8, 0.5, 8), 3, AUTO, "nightly: tag it spot-retries:auto, expected to"),
-    "kept, a large budget": (lived(8, 0.1, 8), 20, STAY, "60 min are repeated"),
+    "kept, a large budget": (lived(8, 0.1, 8), 20, STAY, "1.0 h are repeated"),
     "long and lost": (lived(8, 0.3), 3, PERSIST, "persist its tasks' results"),
     "until they are kept": (lived(4, 1), 3, PERSIST, "until then, start it on demand"),
     "dear Spot": (lived(1, 0.2, 8, spot=0.046), 3, ON_DEMAND, "start it on demand"),
-    "no history": (lived(1, 0.1, spot_hours=9), 3, STAY, "too little is known yet: 9.0 Spot hours"),
-    "nothing": (Counts(), 3, STAY, "too little is known yet: 0.0 Spot hours"),
+    "no history": (lived(1, 0.1, spot_hours=9), 3, STAY, "; 9.0 h of first attempts on Spot is on"),
+    "nothing": (Counts(), 3, STAY, "; 0 s of first attempts on Spot is on record, 10 h"),
+    "all lost": (replace(lived(1, 0.1), useful_e8=0), 3, STAY, "; no useful work is on record"),
 }
 
 

@@ -1,6 +1,7 @@
 """What becomes of a recorded history under another budget, and what is reported as not known."""
 
 import io
+import re
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -15,7 +16,7 @@ from chalicelib.core.model.policy import Policy
 from chalicelib.core.model.pricing import with_assumed
 from chalicelib.core.money.bill import Bill
 from spotctl.replay.again import Course, as_recorded, replay
-from spotctl.replay.figures import figures_of, not_known
+from spotctl.replay.figures import figures_of, not_known, nothing_to_decide
 from spotctl.replay.history import RecordedRun, join, runs_of
 from spotctl.replay.show import as_table
 from tests.make import NOW, RUN_ID, TASK_ARN, make_rate, make_task, seconds
@@ -150,8 +151,8 @@ def test_a_larger_budget_puts_the_recorded_attempt_on_spot_at_the_runs_own_price
     assert (amounts.cost_usd, amounts.on_demand_usd) == (3 * SPOT_HOUR, 3 * ON_DEMAND_HOUR)
     assert figures_of([course]).counts.interruptions == 1, "a later one is not known"
     said = " ".join(not_known(figures_of(as_recorded([moved()])), [course]))
-    assert "1 attempts that ran on FARGATE are replayed on Spot, 3.0000 hours" in said
-    assert "at the recorded 1.0000 per Spot hour, about 3.00 more were to be expected" in said
+    assert "1 attempt on FARGATE replayed on Spot, 3.0 h, at the run's own Spot price" in said
+    assert "at the recorded 1.0 per Spot hour, about 3.0 more to expect" in said
 
 
 def test_what_is_replayed_at_an_assumed_spot_rate_is_counted_and_marked() -> None:
@@ -174,13 +175,55 @@ def test_what_is_replayed_at_an_assumed_spot_rate_is_counted_and_marked() -> Non
         "same_settings": figures_of([replayed(run, spot_retries=1)]).as_mapping(),
         "other_settings": figures_of(as_recorded([moved()])).as_mapping(),
     }
-    shown = {"since": 1, "until": 2, "settings": {}, "changes": {}, "not_known": [], **columns}
-    console = Console(width=200, file=io.StringIO())
-    console.print(as_table(shown))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # a StringIO
-    for title, marks in (("paid USD", [True, True, False]), ("on demand USD", [False] * 3)):
-        [row] = [line.split("│") for line in lines if title in line]
+    text = printed(columns)
+    for title, marks in (("paid USD", [True, True, False]), ("on demand, with", [False] * 3)):
+        [row] = [line.split("│") for line in text.splitlines() if title in line]
         assert [cell.strip().endswith("*") for cell in row[2:5]] == marks
+    assert "* tasks at an assumed Spot rate" in text
+
+
+def printed(columns: dict[str, Any], changes: str = "0", why: str = "") -> str:
+    """The table of these three columns."""
+    shown = {"since": 1, "until": 2, "settings": {"SPOT_RETRIES": "3"}, "not_known": []}
+    tried = {"SPOT_RETRIES": changes} if changes else {}
+    console = Console(width=300, file=io.StringIO())
+    console.print(as_table({**shown, "changes": tried, "nothing_to_decide": why, **columns}))
+    return str(console.file.getvalue())  # type: ignore[attr-defined]  # a StringIO
+
+
+def test_the_table_has_short_figures_that_add_up_and_no_column_or_mark_for_nothing() -> None:
+    columns = ("as_recorded", "same_settings", "other_settings")
+    text = printed(dict.fromkeys(columns, figures_of(as_recorded([moved()])).as_mapping()), "")
+    for row in (
+        ("", "as recorded", "replayed: SPOT_RETRIES=3"),
+        ("time charged", "4.0 h", "4.0 h"),
+        ("on demand, without repeats, USD", "0.148110", "0.148110"),
+        ("paid USD", "0.163829", "0.163829"),
+        ("net saving, USD", "-0.015719", "-0.015719"),
+    ):
+        assert re.search(" *[┃│] *".join(map(re.escape, row)), text), row
+    assert "*" not in text
+
+
+OWN = "each interrupted run (2) has a budget of its own, by tag or by the flow's retries"
+IN_VAIN: dict[str, tuple[list[RecordedRun], str]] = {
+    "own budgets": ([taken_twice(tags=("spot-retries:2",)), taken_twice(own_retries=2)], OWN),
+    "and one not rerun": (
+        [taken_twice(own_retries=2), history(taken(""))],
+        f"{OWN}, was not rerun, was moved by its deadline, or has no record",
+    ),
+    "no interruption": ([history(done())], "no run was interrupted"),
+    "one by the setting": ([taken_twice(own_retries=2), taken_twice()], ""),
+}
+
+
+@pytest.mark.parametrize(("runs", "why"), IN_VAIN.values(), ids=IN_VAIN)
+def test_where_the_setting_decides_nothing_a_line_says_so(
+    runs: list[RecordedRun], why: str
+) -> None:
+    assert nothing_to_decide(replay(runs, Policy(spot_retries="auto"))) == why
+    line = f"SPOT_RETRIES=1 changes nothing for the runs that ended 1 to 2 (UTC): {why}\n"
+    assert not why or printed({}, "1", why) == line
 
 
 started_again = history(taken(FARGATE), done(on=FARGATE), done(on=FARGATE))
@@ -259,19 +302,19 @@ def test_auto_is_replayed_by_what_the_record_showed_at_the_time(
     assert [played.rerun_on for played in course.played if played.rerun_on] == decided
 
 
-NOT_ASKED = "1 reruns on Spot are decided by the budget alone"
+NOT_ASKED = "1 rerun on Spot with a deadline whose guard was not asked then"
 
 
 @pytest.mark.parametrize(
     ("sentence", "run", "policy"),
     [
-        ("1 of these had not finished in the record", history(taken(), taken()), {}),
-        ("1 runs have a budget of their own", taken_twice(tags=("spot-retries:2",)), {}),
-        ("1 runs have a budget of their own", taken_twice(own_retries=2), {}),
+        ("1 of these unfinished in the record", history(taken(), taken()), {}),
+        ("1 run with a budget of its own", taken_twice(tags=("spot-retries:2",)), {}),
+        ("1 run with a budget of its own", taken_twice(own_retries=2), {}),
         (NOT_ASKED, moved(tags=("spot-deadline:9h",)), {"spot_retries": 1}),
-        ("1 runs are decided by `auto` from the record", taken_twice(), {"spot_retries": "auto"}),
-        ("1 interruptions were recorded by a release", taken_twice(run_state=""), {}),
-        ("2 attempts have no amounts", with_bills(taken_twice(), amounts=None), {}),
+        ("1 run decided by `auto` from the record", taken_twice(), {"spot_retries": "auto"}),
+        ("1 interruption recorded by a release", taken_twice(run_state=""), {}),
+        ("2 attempts without amounts", with_bills(taken_twice(), amounts=None), {}),
     ],
 )
 def test_what_a_replay_cannot_know_is_reported(
@@ -291,7 +334,7 @@ def test_without_a_record_an_interruption_is_left_as_it_was() -> None:
     [run] = join(runs_of(bills, NOW.date()), {})
     course = replayed(run, spot_retries=0)
     assert capacities(course) == [SPOT, SPOT]
-    assert "1 interruptions have no record to decide by" in unknown(course)
+    assert "1 interruption without a record to decide by" in unknown(course)
 
 
 def test_without_amounts_there_is_no_cost() -> None:

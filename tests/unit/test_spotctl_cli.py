@@ -516,6 +516,21 @@ def test_a_dry_run_of_a_drill_starts_and_saves_nothing(
     assert [seen for seen in stage.requests if seen.method == "POST"] == []
 
 
+def test_a_dry_run_of_a_drill_says_what_it_would_interrupt_and_count_as(
+    stage: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_table(stage.client("dynamodb"), STACK)
+    found = deployment()["GET /deployments/name/etl/x"]
+    run = make_run(run_count=1, tags=("spot-retries:2",))
+    monkeypatch.setattr("spotctl.drill.target.pick", lambda _: target.Target(make_task(), run))
+    stage.answers = prefect(**deployment(), **{f"GET /deployments/{run.deployment_id}": found})
+    answer = stage.run("drill", "--dry-run").answer
+    assert (answer["task"], answer["deployment"], answer["attempt"]) == (TASK_ARN, "etl/x", 1)
+    assert answer["counts_as"].startswith("interruption 1 of the run (tag spot-retries:2); in the")
+    lines = stage.run("drill", "--dry-run", "--table").out.splitlines()
+    assert lines[1:3] == [f"flow run: {run.name} ({run.id}), attempt 1", "deployment: etl/x"]
+
+
 def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
     make_table(stage.client("dynamodb"), STACK)
     assert stage.run("report").answer["recommendations"] == []
@@ -530,16 +545,19 @@ def test_a_report_is_a_table_json_or_csv(stage: Bench) -> None:
         assert "<svg" in (stage.folder / f"{drawn}.svg").read_text()
 
 
-def test_a_replay_is_a_table_or_json_with_three_columns(stage: Bench) -> None:
+def test_a_replay_is_a_table_or_json_and_a_line_where_nothing_changes(stage: Bench) -> None:
     make_table(stage.client("dynamodb"), STACK)
     stage.configure(SPOT_RETRIES="2")
     answer = stage.run("replay", "--set", "SPOT_RETRIES=1").answer
     assert (answer["settings"], answer["changes"]) == ({"SPOT_RETRIES": "2"}, {"SPOT_RETRIES": "1"})
+    assert answer["nothing_to_decide"] == "no run was interrupted"
     for column in ("as_recorded", "same_settings", "other_settings"):
         assert (answer[column]["runs"], answer[column]["cost_usd"]) == (0, "0.00000000")
-    table = stage.run("replay", "--table", "--set", "SPOT_RETRIES=1").out
-    for words in ("as recorded", "SPOT_RETRIES=2", "SPOT_RETRIES=1", "net USD", "Not known: "):
+    table = stage.run("replay", "--table").out
+    for words in ("as recorded", "SPOT_RETRIES=2", "net saving, USD", "Not known: "):
         assert words in table
+    line = stage.run("replay", "--table", "--set", "SPOT_RETRIES=1").out
+    assert line.startswith("SPOT_RETRIES=1 changes nothing for the runs ")
 
 
 def before(**answers: Any) -> Callable[[Bench], object]:
@@ -598,7 +616,7 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
         ("drill --throw-away --start a/b", before(), "exclude each other", ""),
         ("drill --start a/b --yes", before(), "does not know the deployment 'a/b'", ""),
         ("drill --task 0123", before(), "task 0123 is not in", ""),
-        ("drill", before(), "no task in", ""),
+        ("drill", before(), f"no Spot task of a flow run is running in {STACK}", "--sample-flow"),
         ("drill --start etl/x", OTHERS_POOL, "is of work pool others", ""),
         ("report --pool etl", nothing, "--pool 'etl' is none of the stage's work pools", ""),
         ("drill --throw-away", NO_POOL, "does not know the work pool", ""),
@@ -611,7 +629,7 @@ NO_POOL = before(**{f"GET /work_pools/{POOL}": None})
         ("drill --sample-flow --task x", nothing, "exclude each other", ""),
         ("report", nothing, "the stage has no table yet", ""),
         ("replay --set MODE=x", nothing, "--set 'MODE=x' cannot be replayed: accepted is SPOT", ""),
-        ("replay --set SPOT_RETRIES=x", nothing, "SPOT_RETRIES is 'x'; accepted: whole", ""),
+        ("replay --set SPOT_RETRIES=x", nothing, "'SPOT_RETRIES=x' cannot be", "=2, or another"),
         ("replay --since 91d", nothing, "--since '91d' is not a period", ""),
         ("replay", nothing, "the stage has no table yet", ""),
     ],

@@ -14,7 +14,8 @@ from chalicelib.core.model.policy import Mode, Policy
 from chalicelib.core.rescue.rerun_state import due_id, park_id_of_task
 from spotctl.drill.target import Target, refusal_of
 from spotctl.drill.timeline import NEXT_STEPS, Seen, failure, is_passed, timeline
-from spotctl.drill.watch import Drilled, drill, verdict_of
+from spotctl.drill.watch import Drilled, drill, show_drill, verdict_of
+from spotctl.output import Output
 from tests.make import (
     NEWER_TASK_ARN,
     NOW,
@@ -81,6 +82,26 @@ def test_a_run_that_was_rerun_has_passed_every_step() -> None:
     assert [step.name for step in steps[1:]] == list(NEXT_STEPS)
     assert all(step.at for step in steps)
     assert verdict(make_seen()) == ("passed, due again 1.20 s after the container's exit", "")
+
+
+def test_steps_are_shown_in_the_order_of_their_times_and_once_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = make_seen()
+    drilled = Drilled(Target(seen.task, make_run()), seen)
+    show_drill(drilled, Output("table", quiet=True))
+    shown = capsys.readouterr().out
+    order = ["stop asked", "SIGTERM", "event", "container exit", "capacity", "running"]
+    places = [shown.index(f" {name} ") for name in order]
+    assert places == sorted(places)
+    assert "react has recorded a drill" in shown
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
+    show_drill(drilled, Output("table"))
+    out, err = capsys.readouterr()
+    assert out.startswith(f"Drill of flow run {make_run().name}: passed")
+    assert "SIGTERM" not in out
+    assert err.endswith(f"spotctl explain {make_run().name}\n")
 
 
 STILL_RUNS = make_task(last_status="RUNNING", flow_container_stopped=False)

@@ -29,6 +29,11 @@ def one_line(text: str, length: int = TEXT_LENGTH) -> str:
     return " ".join(printable.split())[:length]
 
 
+def counted(number: int, thing: str) -> str:
+    """Return the number with its noun: "1 run", "2,000 runs"."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def escaped(text: str, length: int = TEXT_LENGTH) -> str:
     """Return the text fit for a Markdown table cell: as `one_line`, all punctuation escaped."""
     return one_line(text, length).translate(_MARKDOWN_ESCAPES)

@@ -30,6 +30,8 @@ from chalicelib.core.rescue.rerun_state import was_made_due
 
 NO_FLOW_RUN: Final = "no-flow-run"
 NO_DEPLOYMENT: Final = "no-deployment"
+SAMPLE_OF_DRILLS: Final = "spot-drill/throw-away"
+"""The deployment of `spotctl drill --sample-flow`: nothing in it is real work."""
 FARGATE_SINCE: Final = datetime(2017, 11, 29, tzinfo=UTC)
 """When AWS announced Fargate."""
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
@@ -117,8 +119,13 @@ class Bill:
 
     @property
     def is_drill(self) -> bool:
-        """Whether `spotctl drill` ended the task: billed apart from real work."""
-        return self.cause is Cause.DRILL
+        """Whether a drill ended the task, or its flow is the drills' own: billed apart."""
+        return self.cause is Cause.DRILL or self.deployment.name == SAMPLE_OF_DRILLS
+
+    @property
+    def counts_its_run(self) -> bool:
+        """Whether a report counts its run by it: a container was started, and for no drill."""
+        return self.flow_run_id is not None and self.started and not self.is_drill
 
 
 @dataclass(frozen=True, slots=True)

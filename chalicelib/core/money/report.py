@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from chalicelib.core.model.ecs_task import FARGATE_SPOT, Cause
 from chalicelib.core.model.pricing import SMALLEST_USD, Rate, age_warning, read_rate
-from chalicelib.core.model.text import one_line
+from chalicelib.core.model.text import counted, one_line
 from chalicelib.core.money.bill import Amounts, Bill, Deployment, RerunOutcome
 from chalicelib.core.policies.facts import Guard
 
@@ -44,10 +44,11 @@ COUNT_COLUMNS: Final = (
     "failed_starts",
     "assumed_bills",
 )
-COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS, "work_pool")
+COLUMNS: Final = ("day", "deployment", *COUNT_COLUMNS, "work_pool", "useful_usd")
 """Of a row, in this order, in JSON and CSV alike.
 
 `would_...` is of observe mode, `..._moves` of the guards, `assumed_bills` of an assumed Spot rate.
+`useful_usd` is "on demand, without repeats": the net saving is that less `cost_usd`.
 """
 
 _MICRO: Final = Decimal("0.000001")
@@ -58,12 +59,12 @@ _ON_DEMAND: Final = (RerunOutcome.ON_DEMAND_RERUN, RerunOutcome.WOULD_ON_DEMAND_
 class Counts:
     """What is added up. `..._e8` are 1e-8 USD, `..._us` microseconds; `partial_bills` lack data.
 
-    `runs` counts a run with its first bill, `attempts` every task of a run; one of `failed_starts`
-    is neither where no container started. `would_...` are reruns that observe mode left undone.
-    `..._moves` are runs that a guard moved to on-demand before their budget would have, in observe
-    mode those that it would have moved. `first_...` are of first bills on Spot alone:
-    `core/policies` estimates the interruption rate from them. `assumed_bills` are made with an
-    assumed Spot rate.
+    `runs` counts a run with its first bill that is no drill's, `attempts` every task of a run; one
+    of `failed_starts` is neither where no container started. `would_...` are reruns that observe
+    mode left undone. `..._moves` are runs that a guard moved to on-demand before their budget would
+    have, in observe mode those that it would have moved. `first_...` are of first bills on Spot
+    alone: `core/policies` estimates the interruption rate from them. `assumed_bills` are made with
+    an assumed Spot rate.
     """
 
     runs: int = 0
@@ -145,7 +146,7 @@ def sum_of(
     amounts, is_spot = bill.amounts or Amounts(), bill.capacity == FARGATE_SPOT
     charged_us = int((bill.seconds or Decimal(0)) / _MICRO)
     is_attempt = bill.flow_run_id is not None and bill.started
-    is_first = first_of_its_run and is_attempt
+    is_first = first_of_its_run and bill.counts_its_run
     of_rerun, of_start = guards
     moved_by = [of_rerun] * (outcome in _ON_DEMAND) + [of_start] * is_first
     counts = Counts(
@@ -208,7 +209,7 @@ class Row:
         hours = {n: v.quantize(_MICRO) for n, v in values.items() if n.endswith("hours")}
         day = self.day.isoformat() if self.day else ""
         plain = {"day": day, "deployment": self.deployment, **values, **hours}
-        return {**plain, "work_pool": self.work_pool}
+        return {**plain, "work_pool": self.work_pool, "useful_usd": self.counts.amounts.useful_usd}
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,10 +283,10 @@ def report_of(
     assumed = whole.assumed_bills + drills.assumed_bills
     warnings = {
         age_warning(rates, until): True,
-        f"{whole.partial_bills} bills are partial: a time, a size or a rate was missing, and what"
-        " hangs on it is left out": whole.partial_bills,
-        f"{assumed} bills have an assumed Spot rate; figures made with it bear a {ASSUMED_MARK}:"
-        " `make prices` reads the published rates, RATES states your own": assumed,
+        f"{counted(whole.partial_bills, 'partial bill')}: a time, a size or a rate was missing, and"
+        " what hangs on it is left out": whole.partial_bills,
+        f"{counted(assumed, 'bill')} with an assumed Spot rate; figures made with it bear a"
+        f" {ASSUMED_MARK}: `make prices` reads the published rates, RATES states your own": assumed,
     }
     keys = sorted(by_key, key=lambda each: (names[each[0]], *each))
     return Report(
@@ -307,8 +308,8 @@ def marked(counts: Counts, amount: Decimal) -> str:
 
 
 def in_usd(amount: Decimal) -> str:
-    """Return the amount with two digits after the point, six for less than a dollar."""
-    return f"{amount:.2f}" if abs(amount) >= 1 or amount == 0 else f"{amount:.6f}"
+    """Return the amount with two digits after the point, six for less than a dollar; or 0."""
+    return f"{amount:,.2f}" if abs(amount) >= 1 else f"{amount:.6f}" if amount else "0"
 
 
 def _names(sums: Sequence[DailySum]) -> Mapping[str, str]:

@@ -36,11 +36,12 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
         "hours": "hours",
         "paid USD": "cost_usd",
         "on demand USD": "on_demand_usd",
+        "on demand, without repeats, USD": "useful_usd",
     }
     figures = row.counts.figures(columns.values())
     shown = {title: figures[name] for title, name in columns.items()}
-    usd_figures = {title: float(in_usd(shown[title])) for title in shown if "USD" in title}
+    usd = {title: float(in_usd(shown[title]).replace(",", "")) for title in shown if "USD" in title}
     hours = float(f"{row.counts.hours:.2f}")
     pool = {"work pool": table_cell(row.work_pool)} if report.has_pools else {}
     plain = {"deployment": table_cell(row.deployment), **pool}
-    return {**plain, **shown, **usd_figures, "hours": hours}
+    return {**plain, **shown, **usd, "hours": hours}
