@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
-from localcloud.demo import CHART, RESULT, TIMELINE
+from localcloud.demo import CHART, ENDED, RESULT, TIMELINE
 from localcloud.deployment import PROJECT
 from tests.ui import browser
 
@@ -51,6 +51,8 @@ class Played:
         self.process.send_signal(signal.SIGINT)
         rest, _ = self.process.communicate(timeout=120)
         print(rest)
+        assert "ending everything (a few seconds)" in rest.partition(ENDED)[0]
+        assert rest.endswith(f"{ENDED}\n")
         assert self.process.returncode == 0, "it was kept up, and ended by hand"
 
 
