@@ -298,13 +298,13 @@ def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
     story = _spotctl(cloud, "explain", result["flow_run"]["id"], *table, str(TIMELINE))
     console.print(f"\n{story}", markup=False, highlight=False)
     of_all = _spotctl(cloud, "report", *LATELY, *table, str(CHART))
-    console.print(of_all, markup=False, highlight=False)
+    console.print(of_all.rstrip(), markup=False, highlight=False)
 
 
 def _conclude(console: Console, result: dict[str, Any]) -> None:
     """Print the verdict, the files, and what comes next."""
     oracle = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in result["oracle"].items())
-    console.print(f"Independent check, by what ECS and Prefect say: {oracle}.")
+    console.print(f"\nIndependent check, by what ECS and Prefect say: {oracle}.")
     console.print(
         "Written into build/: timeline.png (this run), savings.png, and demo.json (times,"
         f" savings). It took {result['seconds']:.0f} s."

@@ -22,6 +22,8 @@ INVITATION: Final = re.compile(
     r"The Prefect UI: (http://\S+) +\(password: (\S+); Ctrl-C ends all\)"
 )
 
+WIDTH: Final = 1280
+
 LONGEST_MS: Final = 60_000
 """Until a page shows what it is asked for; the machine may be busy."""
 
@@ -125,9 +127,9 @@ def visit(chromium: Browser, played: Played) -> Iterator[Visit]:
     """
     with ExitStack() as stack:
 
-        def signed_in(*, scheme: str = "light", height: int = 720) -> Page:
+        def signed_in(*, scheme: str = "light", width: int = WIDTH, height: int = 720) -> Page:
             context = chromium.new_context(
-                viewport={"width": 1280, "height": height},
+                viewport={"width": width, "height": height},
                 color_scheme="dark" if scheme == "dark" else "light",
                 reduced_motion="reduce",
                 timezone_id="UTC",
