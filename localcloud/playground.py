@@ -15,7 +15,6 @@ from moto.awslambda.exceptions import UnknownFunctionException
 
 from localcloud.cloud import SCHEDULED, Cloud
 from localcloud.deployment import PROJECT
-from spotctl.project import DEMO
 
 FILE = PROJECT / "build" / "demo.env"
 
@@ -54,7 +53,7 @@ def environment_file(cloud: Cloud, file: Path = FILE) -> Iterator[None]:
         "PREFECT_HOME": str(cloud.folder / "shell"),  # a profile of the user's has a key, perhaps
         "DO_NOT_TRACK": "1",
         "SPOTCTL_PROJECT_DIR": str(cloud.folder / "project"),
-        DEMO: str(cloud.folder),
+        "SPOTCTL_DEMO": str(cloud.folder),  # by it, spotctl knows that the demo has ended
     }
     # `spotctl` of this very checkout, even where .venv is another's.
     text = text_of(cloud.folder, [PROJECT / "tools", Path(sys.executable).parent], settings)

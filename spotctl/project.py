@@ -19,7 +19,7 @@ CHECKOUT: Final = Path(__file__).resolve().parent.parent
 """The checkout that this `spotctl` is of."""
 
 DEMO: Final = "SPOTCTL_DEMO"
-"""The variable with the folder of the kept demo that a shell was led to; gone when that ends."""
+"""The variable that `build/demo.env` sets: the kept demo's folder, which goes with the demo."""
 
 
 @dataclass(frozen=True, slots=True)
