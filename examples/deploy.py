@@ -13,8 +13,6 @@ from checkpointing import train_model
 from nightly_sales import RESULTS, exchange_rates, nightly_sales
 from prefect_aws import AwsCredentials, S3Bucket
 
-TAGS = ["spot-retries:2"]
-
 
 def main() -> None:
     """Save the S3 block for results, then the deployments; prints the id of `nightly-sales`."""
@@ -32,7 +30,7 @@ def main() -> None:
             name="spot",
             work_pool_name=arguments.pool,
             work_queue_name=arguments.queue,
-            tags=TAGS,
+            tags=arguments.tags,
             job_variables=_job_variables(arguments),
             print_next_steps=False,
         )
@@ -64,6 +62,8 @@ def _arguments() -> argparse.Namespace:
         help="folder in the bucket: deployments/NAME with the role of deployment_role.json",
     )
     parser.add_argument("--path", default="/opt/flows", help="the flows' folder in the image")
+    tags = "of each deployment, and so of its runs: here, how often they are rerun on Spot"
+    parser.add_argument("--tags", nargs="*", default=["spot-retries:2"], help=tags)
     parser.add_argument("--image", help="image that holds the flows")
     parser.add_argument("--cpu", type=int, help="of a run's task, in CPU units")
     parser.add_argument("--memory", type=int, help="of a run's task, in MiB")

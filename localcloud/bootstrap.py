@@ -46,19 +46,19 @@ def access_of_client(proxy: AccessProxy, folder: Path) -> dict[str, str]:
 
 
 def provision(call: Callable[[], Invocation], report: Callable[[str], None]) -> None:
-    """Call the function until all is ready; `report` gets each of its steps.
+    """Call the function until all is ready; `report` gets how much it changed.
 
     Raises RuntimeError when it fails, is not ready in three minutes, or needs a person.
     """
-    deadline = time.monotonic() + READY_SECONDS
+    deadline, changes = time.monotonic() + READY_SECONDS, 0
     while True:
         invocation = call()
         if invocation.status != "ok":
             raise RuntimeError(f"{invocation.function} failed: {invocation.error}")
         answer = invocation.answer
-        for step in answer["steps"]:
-            report(f"provision: {step}")
+        changes += len(answer["steps"])
         if answer["state"] == "ready":
+            report(f"provision: {changes} changes, and all is ready")
             return
         if answer["state"] in ("blocked", "failed") or time.monotonic() > deadline:
             raise RuntimeError(f"the stage cannot be provisioned: {answer}")

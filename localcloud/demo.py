@@ -40,6 +40,9 @@ NEXT_STEP = (
     "run make demo again, with less load on the machine; if it fails twice, report it with"
     f" build/{FAILURE.name}"
 )
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDED = "ended: no process and no temporary file is left"
+"""True once `embedded_cloud` has ended: otherwise it raises."""
 
 Report = Callable[[str], None]
 Attempt = dict[str, Any]
@@ -54,25 +57,21 @@ def main() -> int:
         """Print a line with the seconds since the beginning, at once, also into a pipe."""
         console.print(f"[dim]{time.monotonic() - began:6.1f} s[/]  {text}", highlight=False)
 
-    ends = [signal.SIGINT, signal.SIGTERM]  # also where a shell started it with SIGINT ignored
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        ends.append(signal.SIGHUP)
-    for end in ends:
-        signal.signal(end, signal.default_int_handler)
+    for end in ENDS:  # also where a shell started it with SIGINT ignored
+        if end is not signal.SIGHUP or signal.getsignal(end) is not signal.SIG_IGN:  # as by nohup
+            signal.signal(end, _end)
     try:
         # Sweep bills what no event reported, after a grace period: here within the demo's time.
-        options = Options(settings={"SWEEP_GRACE_SECONDS": "30"})
-        with embedded_cloud(options, report) as cloud:
+        settings = {"SWEEP_GRACE_SECONDS": "30", "SPOT_RETRIES": str(BUDGET)}
+        with embedded_cloud(Options(settings=settings), report) as cloud:
             try:
                 result = Run(cloud, report).play()
-                result["seconds"] = round(time.monotonic() - began, 1)
                 result["savings"] = savings(cloud, report, result)
                 result["replay"] = json.loads(_spotctl(cloud, "replay", *LATELY, "--json"))
-                RESULT.parent.mkdir(exist_ok=True)
-                RESULT.write_text(json.dumps(result, indent=2, default=datetime.isoformat) + "\n")
                 _show(console, cloud, result)
-                table = _spotctl(cloud, "report", *LATELY, "--table", "--chart", str(CHART))
-                console.print(table, highlight=False)
+                result["seconds"] = round(time.monotonic() - began, 1)
+                RESULT.write_text(json.dumps(result, indent=2, default=datetime.isoformat) + "\n")
+                _conclude(console, result)
                 if os.environ.get("KEEP"):
                     with suppress(KeyboardInterrupt), playground.environment_file(cloud):
                         _invite(console, cloud, result["flow_run"]["name"])
@@ -82,13 +81,24 @@ def main() -> int:
                 report(f"[bold red]{what}[/]: ending the rest")
                 error.add_note(logs_of(cloud.folder))  # they go with the folder
                 raise
+        if os.environ.get("KEEP"):
+            report(ENDED)
     except KeyboardInterrupt:
-        report("ended by hand: everything is gone")
+        report(ENDED)
         return 130
     except Exception as error:  # whatever it is, users get a line, not a trace
         report_failure(console, error)
         return 1
     return 0 if _is_good(result) else 1
+
+
+def _end(*_: object) -> None:
+    """Say at once what takes seconds; not by the console, which may be in the middle of a line."""
+    for end in ENDS:
+        signal.signal(end, signal.SIG_IGN)  # nothing interrupts the end
+    with suppress(OSError):
+        os.write(sys.stdout.fileno(), b"\nending everything (a few seconds)\n")
+    raise KeyboardInterrupt
 
 
 def report_failure(console: Console, error: Exception, file: Path = FAILURE) -> None:
@@ -118,13 +128,13 @@ class Run:
     def play(self) -> dict[str, Any]:
         """Interrupt the run until it is on FARGATE, let it finish, and return what is written."""
         self._report("deploying the example flow, with its results in S3")
+        # Without a tag: the stage's SPOT_RETRIES is the budget, and a replay may try another.
         deployed = self._cloud.run_python(
             str(EXAMPLES / "deploy.py"), "--pool", WORK_POOL, "--bucket",
             self._cloud.outputs["ResultsBucket"], "--path", str(EXAMPLES), "--cpu", "512",
-            "--memory", "1024",
+            "--memory", "1024", "--tags",
         )  # fmt: skip
-        tags = [f"spot-retries:{BUDGET}"]
-        self._id = self._prefect.start(deployment_id_in(deployed), tags=tags)
+        self._id = self._prefect.start(deployment_id_in(deployed))
         name = self._prefect.run(self._id)["name"]
         self._report(
             f"flow run [bold]{name}[/] is scheduled: {BUDGET} interruptions allowed on Spot"
@@ -245,7 +255,8 @@ def _reaction_seconds(task: dict[str, Any], history: list[dict[str, Any]]) -> fl
 
 def savings(cloud: Cloud, report: Report, result: dict[str, Any]) -> dict[str, Any]:
     """What `spotctl report` says once all of the run's tasks are billed, its child's too."""
-    tasks = len(result["attempts"]) + len(result["children"])
+    own, children = len(result["attempts"]), len(result["children"])
+    tasks = own + children
 
     def all_billed() -> dict[str, Any] | None:
         total = json.loads(_spotctl(cloud, "report", *LATELY, "--json"))["total"]
@@ -258,7 +269,7 @@ def savings(cloud: Cloud, report: Report, result: dict[str, Any]) -> dict[str, A
     # The table in the Prefect UI is written once a day: let it be the next, now that all is billed.
     cloud.aws.client("dynamodb").delete_item(TableName=STACK, Key={"pk": {"S": "reported"}})
     cloud.lambdas.invoke(SWEEP, {})
-    report(f"{tasks} tasks are billed")
+    report(f"{tasks} tasks are billed: {own} of the run, {children} of its child")
     return total
 
 
@@ -281,18 +292,27 @@ def _is_good(result: dict[str, Any]) -> bool:
 
 
 def _show(console: Console, cloud: Cloud, result: dict[str, Any]) -> None:
-    story = _spotctl(
-        cloud, "explain", result["flow_run"]["id"], "--table", "--chart", str(TIMELINE)
-    )
+    """Print the run's story and the savings, and draw both."""
+    table = ("--table", "--quiet", "--chart")
+    RESULT.parent.mkdir(exist_ok=True)
+    story = _spotctl(cloud, "explain", result["flow_run"]["id"], *table, str(TIMELINE))
     console.print(f"\n{story}", markup=False, highlight=False)
-    oracle = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in result["oracle"].items())
-    console.print(f"Oracle: {oracle}.  Zip: {result['zip_bytes'] / 1e6:.2f} MB.")
+    of_all = _spotctl(cloud, "report", *LATELY, *table, str(CHART))
+    console.print(of_all.rstrip(), markup=False, highlight=False)
+
+
+def _conclude(console: Console, result: dict[str, Any]) -> None:
+    """Print the verdict, the files, and what comes next."""
+    oracle = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in result["oracle"].items())
+    console.print(f"\nIndependent check, by what ECS and Prefect say: {oracle}.")
     console.print(
-        "Written: build/demo.json, build/timeline.png (the run) and build/savings.png."
-        f"  It took {result['seconds']:.0f} s."
+        "Written into build/: timeline.png (this run), savings.png, and demo.json (times,"
+        f" savings). It took {result['seconds']:.0f} s."
     )
     if not _is_good(result):
         console.print("[bold red]This is not how it should have ended.[/]")
+    if not os.environ.get("KEEP"):
+        console.print("Next: make demo KEEP=1, to try all commands, as docs/quick-start.md says.")
 
 
 def _invite(console: Console, cloud: Cloud, run: str) -> None:

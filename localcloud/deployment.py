@@ -61,11 +61,11 @@ def deploy_folder(
 def run_program(
     command: Sequence[str], environment: Mapping[str, str], folder: Path = PROJECT
 ) -> str:
-    """Run a program with `environment` in place of the host's AWS, Prefect and proxy settings.
+    """Run a program with `environment` in place of the host's own settings of that kind.
 
     Returns its output; raises RuntimeError with it when the program fails.
     """
-    foreign = ("AWS_", "PREFECT_", "PYTHON")
+    foreign = ("AWS_", "PREFECT_", "PYTHON", "SPOTCTL_")
     host = {
         name: value
         for name, value in os.environ.items()

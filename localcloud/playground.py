@@ -21,7 +21,7 @@ FILE = PROJECT / "build" / "demo.env"
 _TEXT = r"""# Written by `make demo KEEP=1`: leads this shell to that demo, until it ends.
 if ! [ -d {folder} ]; then
     echo "error: this demo has ended" >&2
-    echo "next step: run make demo KEEP=1 again, and read the file that it writes" >&2
+    echo "next step: run make demo KEEP=1 again, and open a new shell" >&2
     return 1
 fi
 # Settings of your own would lead elsewhere.
@@ -39,9 +39,9 @@ def try_it(run: str) -> Mapping[str, str]:
         "spotctl status": "shows each part of the stage, and its state",
         "spotctl report": "shows what Spot saved, by deployment, and what reruns cost",
         f"spotctl explain {quote(run)}": "shows the story of that run: attempts, decisions, money",
-        "spotctl replay --set SPOT_RETRIES=auto": "replays what happened under another setting",
-        "spotctl drill --sample-flow": "starts a flow that only waits, interrupts it, and watches",
-        "prefect deployment run nightly-sales/spot --watch": "starts the example flow once more",
+        "spotctl replay --set SPOT_RETRIES=0": "estimates the same without reruns on Spot",
+        "spotctl drill --start nightly-sales/spot --yes": "starts the example flow once more,"
+        " interrupts it, and watches; then try spotctl explain with the run's name",
     }
 
 
@@ -53,6 +53,7 @@ def environment_file(cloud: Cloud, file: Path = FILE) -> Iterator[None]:
         "PREFECT_HOME": str(cloud.folder / "shell"),  # a profile of the user's has a key, perhaps
         "DO_NOT_TRACK": "1",
         "SPOTCTL_PROJECT_DIR": str(cloud.folder / "project"),
+        "SPOTCTL_DEMO": str(cloud.folder),  # by it, spotctl knows that the demo has ended
     }
     # `spotctl` of this very checkout, even where .venv is another's.
     text = text_of(cloud.folder, [PROJECT / "tools", Path(sys.executable).parent], settings)

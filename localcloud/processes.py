@@ -63,12 +63,11 @@ class Supervisor:
         finally:
             assert reaper.stdin is not None
             reaper.stdin.close()
-            all_gone = reaper.wait() == 0
-        if not all_gone:
-            raise RuntimeError(
-                f"processes or files of {folder} outlived {REAPING_SECONDS:.0f} s of reaping: "
-                f"look for {MARKER}={mark} in their environment"
-            )
+            if reaper.wait():  # whatever ended the rest: Ctrl-C, too
+                raise RuntimeError(
+                    f"processes or files of {folder} outlived {REAPING_SECONDS:.0f} s of reaping: "
+                    f"look for {MARKER}={mark} in their environment"
+                )
 
     def spawn(
         self,

@@ -4,6 +4,7 @@ The Lambdas get theirs from the same file and through the same checks.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from chalicelib.settings import Settings, read_settings
 CONFIG: Final = Path(".chalice") / "config.json"
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 """The checkout that this `spotctl` is of."""
+
+DEMO: Final = "SPOTCTL_DEMO"
+"""The variable that `build/demo.env` sets: the kept demo's folder, which goes with the demo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,15 @@ def folder_of(given: Path | None) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read Chalice's config. Raises SettingError: there is none, or it has not its form."""
+    """Read Chalice's config.
+
+    Raises SettingError: there is none, it has not its form, or the shell's demo has ended.
+    """
+    if (demo := os.environ.get(DEMO)) and not Path(demo).exists():
+        raise SettingError(
+            "the demo that this shell works on has ended",
+            next_step="open a new shell; make demo KEEP=1 starts another demo",
+        )
     path = folder / CONFIG
     try:
         config: dict[str, Any] = json.loads(path.read_text())

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from localcloud.processes import Supervisor
 from tests.localcloud.cloud import is_alive, wait_until
 
 SLEEPER = "import time; time.sleep(600)"
@@ -47,3 +49,15 @@ def test_reaper_ends_everything_when_the_owner_is_ended(tmp_path: Path, end: int
     owner.stdout.close()
     wait_until(lambda: not any(is_alive(int(pid)) for pid in pids))
     wait_until(lambda: not Path(folder).exists())
+
+
+def test_an_end_by_hand_does_not_hide_what_is_left(tmp_path: Path) -> None:
+    def end_by_hand() -> None:
+        with Supervisor.open(tmp_path):
+            for child in psutil.Process().children():
+                if "localcloud.processes" in child.cmdline():
+                    child.kill()
+            sys.exit("by hand")
+
+    with pytest.raises(RuntimeError, match="outlived"):
+        end_by_hand()

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from localcloud.demo import ENDED
 from localcloud.deployment import PROJECT
 
 
@@ -42,6 +43,7 @@ def test_ctrl_c_ends_everything(demo: subprocess.Popen[str], tmp_path: Path) -> 
     demo.send_signal(signal.SIGINT)
     rest, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, rest
-    assert "everything is gone" in rest
+    assert "ending everything (a few seconds)" in rest.partition(ENDED)[0]
+    assert rest.endswith(f"{ENDED}\n")
     assert not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert not list(tmp_path.glob("prefect-spot-*"))

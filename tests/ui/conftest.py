@@ -14,13 +14,15 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
-from localcloud.demo import CHART, RESULT, TIMELINE
+from localcloud.demo import CHART, ENDED, RESULT, TIMELINE
 from localcloud.deployment import PROJECT
 from tests.ui import browser
 
 INVITATION: Final = re.compile(
     r"The Prefect UI: (http://\S+) +\(password: (\S+); Ctrl-C ends all\)"
 )
+
+WIDTH: Final = 1280
 
 LONGEST_MS: Final = 60_000
 """Until a page shows what it is asked for; the machine may be busy."""
@@ -51,6 +53,8 @@ class Played:
         self.process.send_signal(signal.SIGINT)
         rest, _ = self.process.communicate(timeout=120)
         print(rest)
+        assert "ending everything (a few seconds)" in rest.partition(ENDED)[0]
+        assert rest.endswith(f"{ENDED}\n")
         assert self.process.returncode == 0, "it was kept up, and ended by hand"
 
 
@@ -123,9 +127,9 @@ def visit(chromium: Browser, played: Played) -> Iterator[Visit]:
     """
     with ExitStack() as stack:
 
-        def signed_in(*, scheme: str = "light", height: int = 720) -> Page:
+        def signed_in(*, scheme: str = "light", width: int = WIDTH, height: int = 720) -> Page:
             context = chromium.new_context(
-                viewport={"width": 1280, "height": height},
+                viewport={"width": width, "height": height},
                 color_scheme="dark" if scheme == "dark" else "light",
                 reduced_motion="reduce",
                 timezone_id="UTC",

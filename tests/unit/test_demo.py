@@ -99,6 +99,19 @@ def test_the_file_leads_any_shell_to_the_demo_and_nowhere_once_that_has_ended(
     assert said.startswith("error: this demo has ended\nnext step: run make demo KEEP=1 again")
 
 
+def test_a_shell_that_outlives_its_demo_hears_so_from_spotctl(tmp_path: Path) -> None:
+    folder, file = tmp_path / "demo", tmp_path / "demo.env"
+    folder.mkdir()
+    with playground.environment_file(kept_cloud(folder), file):
+        command = '. "$0"; rmdir "$1"; spotctl status; spotctl status --project-dir /'
+        finished = subprocess.run(
+            ["sh", "-c", command, file, folder], env=KEPT, capture_output=True, text=True
+        )
+    assert finished.returncode == 2
+    assert finished.stderr.count("error: the demo that this shell works on has ended\n") == 2
+    assert finished.stderr.count("next step: open a new shell; make demo KEEP=1 starts") == 2
+
+
 def kept_cloud(tmp_path: Path, **parts: object) -> Any:
     return SimpleNamespace(folder=tmp_path, environment=SETTINGS, **parts)
 

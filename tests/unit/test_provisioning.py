@@ -280,7 +280,10 @@ def test_what_a_deploy_takes_away_is_restored_and_nothing_else_of_a_target_chang
     planned = plan(make_desired(), make_observed(deliveries=(delivery,)))
     target = make_target(REACT, Input="{}")
     assert planned == Plan(ProvisionState.READY, (PutTargets("rule", (target,)), PUT_CONFIG))
-    assert all(describe(step).startswith("restore ") for step in planned.steps)
+    assert [describe(step) for step in planned.steps] == [
+        "set dead-letter queue and retry policy for the rule rule",
+        f"set retries and failure destination for the function {REACT}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -310,8 +313,8 @@ def test_what_a_schedule_calls_again_is_neither_retried_nor_kept_when_it_fails(
         function, targets={"rule": (target,)}, invoke_config=InvokeConfig(QUEUE_ARN)
     )
     targets, config = plan(make_desired(), make_observed(deliveries=(delivery,))).steps
-    assert describe(targets).startswith("remove dead-letter queue and retry policy of")
-    assert describe(config).startswith("remove retries and failure destination of")
+    assert describe(targets) == "set no retries for the rule rule"
+    assert describe(config) == f"set no retries for the function {function}"
     never = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
     assert targets == PutTargets("rule", ({**bare_target(function), "RetryPolicy": never},))
     assert config == PutInvokeConfig(function, InvokeConfig("", retries=0, age_seconds=60))

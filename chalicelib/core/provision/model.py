@@ -268,11 +268,13 @@ def describe(step: Step) -> str:
 
 
 def _describe_delivery(step: PutTargets | PutInvokeConfig) -> str:
+    """Return it in words that are true of a first deploy as well as of a later one."""
     if isinstance(step, PutTargets):
-        verb = "restore" if any("DeadLetterConfig" in each for each in step.targets) else "remove"
-        return f"{verb} dead-letter queue and retry policy of the rule {step.rule}"
-    verb = "restore" if step.config.on_failure else "remove"
-    return f"{verb} retries and failure destination of the function {step.function}"
+        is_kept = any("DeadLetterConfig" in each for each in step.targets)
+        ours = "dead-letter queue and retry policy" if is_kept else "no retries"
+        return f"set {ours} for the rule {step.rule}"
+    ours = "retries and failure destination" if step.config.on_failure else "no retries"
+    return f"set {ours} for the function {step.function}"
 
 
 def delivery_steps(deliveries: Iterable[Delivery], queue_arn: str) -> tuple[AwsStep, ...]:
