@@ -251,7 +251,7 @@ def test_every_figure_made_with_an_assumed_spot_rate_is_marked_and_no_other_is()
     rows_of_csv = list(csv.DictReader(io.StringIO(as_csv(made))))
     assert [row["assumed_bills"] for row in rows_of_csv] == ["2", "0", "0"]
     assert [row["assumed"] for row in savings_table(made)] == [0, 2, 2]
-    assert list(savings_table(made)[0])[:5][-1] == "assumed", "Prefect's UI shows five columns"
+    assert "assumed" in list(savings_table(made)[0])[:5], "what Prefect's UI shows of a table"
 
 
 def test_json_holds_exact_amounts_and_every_rates_source_and_date() -> None:
@@ -417,7 +417,7 @@ def test_prefects_table_has_the_money_first_a_row_per_deployment_and_a_total() -
     assert [row["deployment"] for row in rows] == ["etl/hourly", "etl/nightly", "all"]
     assert rows[-1]["net USD"] == 0.7
     assert json.loads(json.dumps(rows)) == rows
-    assert list(rows[0])[:4] == ["deployment", "net USD", "saved USD", "wasted USD"]
+    assert list(rows[0])[:4] == ["deployment", "net USD", "wasted USD", "interrupted"]
     assert not any("would" in name or "failed" in name for name in rows[0])
     [observed, _] = savings_table(report(daily(would_spot_reruns=4, failed_starts=7)))
     assert (observed["would: Spot"], observed["failed starts"]) == (4, 7)

@@ -24,7 +24,6 @@ def savings_table(report: Report) -> Sequence[Mapping[str, object]]:
 def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     columns = {
         "net USD": "net_savings_usd",
-        "saved USD": "savings_usd",
         "wasted USD": "wasted_usd",
         **({"assumed": "assumed_bills"} if report.total.counts.assumed_bills else {}),
         "interrupted": "interruptions",
@@ -35,7 +34,6 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
         "tasks": "attempts",
         "hours": "hours",
         "paid USD": "cost_usd",
-        "on demand USD": "on_demand_usd",
         "on demand, without repeats, USD": "useful_usd",
     }
     figures = row.counts.figures(columns.values())
