@@ -132,7 +132,7 @@ class Settings:
     react_concurrency: int = _row(
         "10",
         forms.whole_number(0, 1_000),
-        "concurrent executions [reserved](operations.md#concurrency) for `react`; 0: none",
+        "concurrent executions [reserved](operations.md#concurrency) for `react`; 0: reserve none",
         "",
     )
     stage: str = _row("dev", forms.STAGE, "the stage's name; defaults with `<stage>` use it")

@@ -35,8 +35,8 @@ WHY = (
     "'interruption ' ~ event.payload.interruption"
     " ~ ' (' ~ event.payload.allowed_on_spot ~ ' allowed on Spot)'"
     " if event.payload.interruption is defined"
-    " else event.payload.guard if event.payload.guard is defined"
-    " else 'Spot has no capacity'"
+    " else 'by its ' ~ event.payload.guard ~ ', before its start' if event.payload.guard is defined"
+    " else 'Spot refused its placement'"
 )
 BODY = f"{escaped('flow_run.name')}, {escaped(WHY)}, flow run {escaped('flow_run.id')}"
 

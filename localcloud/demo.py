@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
+from shutil import get_terminal_size
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,7 @@ from rich.markup import escape
 from localcloud import playground
 from localcloud.bootstrap import CLUSTER, STACK, WORK_POOL
 from localcloud.cloud import SWEEP, Cloud, Options, embedded_cloud, wait_for
-from localcloud.deployment import PROJECT
+from localcloud.deployment import PROJECT, run_program
 from localcloud.oracle import Fault, judge
 from localcloud.postgres import tail
 from localcloud.prefect_api import deployment_id_in
@@ -276,7 +277,9 @@ def savings(cloud: Cloud, report: Report, result: dict[str, Any]) -> dict[str, A
 def _spotctl(cloud: Cloud, command: str, *options: str) -> str:
     """Run a command as an operator of this cloud would."""
     project = str(cloud.folder / "project")
-    return cloud.run_python("-m", "spotctl", command, *options, "--project-dir", project)
+    program = [sys.executable, "-m", "spotctl", command, *options, "--project-dir", project]
+    columns = str(get_terminal_size((100, 0)).columns)
+    return run_program(program, {**cloud.environment, "COLUMNS": columns})
 
 
 def _is_good(result: dict[str, Any]) -> bool:

@@ -28,8 +28,8 @@ MOST_BARS: Final = 60
 """More days than these stand without a gap: 400 thin bars flicker."""
 
 # Okabe and Ito's colours, which colour-blind people tell apart (jfly.uni-koeln.de/color), on white,
-# also where the page is dark. What is repeated is hatched as well.
-_PAID, _REPEATED, _NET = "#0072b2", "#d55e00", "#009e73"
+# also where the page is dark. What is wasted is hatched as well.
+_PAID, _WASTED, _NET = "#0072b2", "#d55e00", "#009e73"
 _ON_DEMAND, _TEXT, _GRID = "#cbd0d6", "#24292f", "#e4e7eb"
 _ROW, _HEAD = 0.36, 0.85  # inches
 _HATCH: Final[dict[str, Any]] = {"hatch": "////", "edgecolor": "white", "linewidth": 0}
@@ -118,13 +118,13 @@ def _draw_days(daily: Axes, running: Axes, report: Report) -> None:
         if row.day is not None:
             sums[row.day] += row.counts
     by_day, places = list(sums.values()), range(len(days))
-    paid, repeated, on_demand = _bars(by_day)
+    paid, wasted, on_demand = _bars(by_day)
     labels = _labels(report.total.counts)
     wide, thin = (0.86, 0.56) if len(days) <= MOST_BARS else (1, 1)
     daily.bar(places, on_demand, wide, color=_ON_DEMAND, label=labels[0])
     daily.bar(places, paid, thin, color=_PAID, label=labels[1])
-    daily.bar(places, repeated, thin, bottom=paid, color=_REPEATED, label=labels[2], **_HATCH)
-    daily.set_ylim(top=1.05 * max(map(max, on_demand, map(add, paid, repeated))) or 1)
+    daily.bar(places, wasted, thin, bottom=paid, color=_WASTED, label=labels[2], **_HATCH)
+    daily.set_ylim(top=1.05 * max(map(max, on_demand, map(add, paid, wasted))) or 1)
     _legend(daily)
     net = list(accumulate(float(counts.amounts.net_savings_usd) for counts in by_day))
     running.fill_between(places, net, color=_NET, alpha=0.2, linewidth=0)
@@ -145,11 +145,11 @@ def _draw_days(daily: Axes, running: Axes, report: Report) -> None:
 
 def _draw_deployments(axes: Axes, rows: Sequence[Row], report: Report) -> None:
     """Each deployment's price on demand behind what was paid, and the difference in words."""
-    paid, repeated, on_demand = _bars([row.counts for row in rows])
+    paid, wasted, on_demand = _bars([row.counts for row in rows])
     labels, places = _labels(report.total.counts), range(len(rows))
     axes.barh(places, on_demand, 0.84, color=_ON_DEMAND, label=labels[0])
     axes.barh(places, paid, 0.44, color=_PAID, label=labels[1])
-    axes.barh(places, repeated, 0.44, left=paid, color=_REPEATED, label=labels[2], **_HATCH)
+    axes.barh(places, wasted, 0.44, left=paid, color=_WASTED, label=labels[2], **_HATCH)
     axes.grid(axis="x", color=_GRID)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(_plain))

@@ -18,6 +18,7 @@ from decimal import Decimal
 from enum import IntEnum, StrEnum
 from math import floor, log10
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -87,7 +88,7 @@ _COLOURS: Final[Mapping[State, str]] = {
     State.FAILED: "bold red",
 }
 PIPE_WIDTH: Final = 160
-"""Columns of a table that goes to no terminal."""
+"""Columns of a table that goes to no terminal, unless COLUMNS says otherwise."""
 
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -137,7 +138,9 @@ def shortened(text: str, width: int) -> str:
     Of FLOW/DEPLOYMENT, both stay to be recognized.
     """
     shown, half = clean(text), (width - 1) // 2
-    return shown if cell_len(shown) <= width else f"{shown[: width - 1 - half]}…{shown[-half:]}"
+    if cell_len(shown) <= width:
+        return shown
+    return f"{set_cell_size(shown, width - 1 - half)}…{set_cell_size(shown[::-1], half)[::-1]}"
 
 
 def figure(value: float) -> str:
@@ -262,7 +265,8 @@ def _cleaned_lines(text: str) -> str:
 
 
 def _console(is_terminal: bool, *, stderr: bool, no_color: bool) -> Console:
-    width, plain = None if is_terminal else PIPE_WIDTH, no_color or None  # None: by NO_COLOR
+    width = None if is_terminal else get_terminal_size((PIPE_WIDTH, 0)).columns  # by COLUMNS
+    plain = no_color or None  # None: by NO_COLOR
     return Console(
         width=width, stderr=stderr, no_color=plain, highlight=False, markup=False, emoji=False
     )

@@ -38,7 +38,7 @@ LEAST_RATE: Final = 1e-3  # interruptions per hour
 UNITS_IF_PERSISTED: Final = 8
 _HOUR: Final = 3600.0
 _WORDS: Final = {
-    STAY: "keep SPOT_RETRIES={budget}",
+    STAY: "keep its budget (SPOT_RETRIES={budget}, unless a tag or the flow sets another)",
     AUTO: "tag it spot-retries:auto",
     str(A_NUMBER): f"tag it spot-retries:{A_NUMBER}",
     ON_DEMAND: "start it on demand (launch_type: FARGATE)",
@@ -143,7 +143,9 @@ def _recommended(deployment: str, counts: Counts, budget: SpotRetries) -> Recomm
     until_then = f"; until then, {then}" if chosen == PERSIST else ""
     value, *ends = (choices[STAY](each) - choices[chosen](each) for each in rates)
     saving = None if chosen == STAY else (value, min(value, *ends), max(value, *ends))
-    unit = f"{time_of(run.hours / run.units)} are repeated" if kept else "nothing is kept"
+    unit = (
+        f"an interruption repeats {time_of(run.hours / run.units)}" if kept else "nothing is kept"
+    )
     observed, low, high = map(figure, (rate.observed, rate.low, rate.high))
     stay, on_demand = (in_usd(Decimal(f"{costs[c]:.6f}")) for c in (STAY, ON_DEMAND))
     why = (

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.adapters.bills import BillTable
 from chalicelib.core.money.report import (
+    ASSUMED_MARK,
     COLUMNS,
     Counts,
     Report,
     Row,
     days_between,
-    in_usd,
     marked,
     report_of,
+    rounded,
 )
 from spotctl.errors import RefusedError
 from spotctl.output import (
@@ -140,7 +141,7 @@ def as_csv(report: Report) -> str:
     Every field is quoted. A name, or a part of one, that a spreadsheet would take for a formula
     gets an apostrophe in front; figures stay as they are.
     """
-    drills = [report.drills] if report.drills.counts.spot_us or report.drills.counts.cost_e8 else []
+    drills = [report.drills] if report.drills.counts.hours else []
     lines = []
     for row in (*report.rows, *drills):
         plain = {
@@ -216,10 +217,9 @@ def _grid(
 
 def _cell(counts: Counts, name: str) -> str:
     value = counts.figures([name])[name]
-    if name == "useful_usd":
-        return in_usd(value)
-    if name.endswith("_usd"):
-        return marked(counts, value)
+    if name in (usd := rounded(counts.amounts)):
+        mark = ASSUMED_MARK * (bool(counts.assumed_bills) and name != "useful_usd")
+        return f"{usd[name] or 0:,}{mark}"
     return time_of(value) if name == "hours" else f"{value:,}"
 
 

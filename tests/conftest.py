@@ -10,6 +10,7 @@ from hypothesis import Phase, settings
 from moto import mock_aws
 
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
+os.environ.pop("COLUMNS", None)  # xdist sets it: what goes into a pipe has a width of its own
 
 settings.register_profile(
     "first-failure", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None

@@ -5,7 +5,6 @@ I/O; `show.py` and `chart.py` show it.
 """
 
 from pathlib import Path
-from shutil import get_terminal_size
 
 from spotctl.context import Context
 from spotctl.explain.read import find, read
@@ -23,8 +22,7 @@ def explain_flow_run(context: Context, output: Output, run: str, chart: Path | N
     """
     files = chart_files(chart) if chart else None
     story = story_of(read(context, find(context, output, run)))
-    width = min(WIDTH, get_terminal_size((WIDTH, 0)).columns)
-    output.result(as_mapping(story), lambda: as_text(story, width))
+    output.result(as_mapping(story), lambda: as_text(story, min(WIDTH, output.width)))
     if files is not None:
         from spotctl.explain.chart import draw  # matplotlib takes a second to import
 

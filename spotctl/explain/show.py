@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from decimal import Decimal
 from textwrap import wrap
 from typing import Any, Final
 
-from chalicelib.core.money.report import ASSUMED_MARK, in_usd
+from chalicelib.core.money.report import ASSUMED_MARK, in_usd, rounded
 from spotctl.explain.model import Attempt, Decided, FailedToStart, Story
 from spotctl.explain.work import Fate, Work
 from spotctl.output import brief, clean, padded, width_of
@@ -92,18 +91,18 @@ def _names(work: Sequence[Work], fate: Fate) -> str:
 def money_in_words(story: Story) -> str:
     """Return the net saving as a sum: marked where a Spot rate is assumed, ~ where not billed.
 
-    All of it has as many digits; what it would have cost on demand is rounded so that it adds up.
+    What it would have cost on demand is rounded so that it adds up.
     """
     money, about, mark = story.money, "~" * story.is_estimate, ASSUMED_MARK * story.is_assumed
-    unit = Decimal("0.01" if max(money.useful_usd, money.cost_usd) >= 1 else "0.000001")
-    paid, net = money.cost_usd.quantize(unit), money.net_savings_usd.quantize(unit)
+    usd = {name: f"{value:,}" for name, value in rounded(money).items()}
     without, wasted = "", ""
     if money.wasted_usd:
         without = " without repeats"
-        wasted = f"; {in_usd(money.wasted_usd)}{mark} of what was paid was wasted"
+        wasted = f"; {usd['wasted_usd']}{mark} of what was paid was wasted"
     return (
-        f"{about}{paid + net} on demand{without} \N{MINUS SIGN} {about}{paid}{mark} paid"
-        f" = {about}{net}{mark} USD net saving, estimated{wasted}"
+        f"{about}{usd['useful_usd']} on demand{without}"
+        f" \N{MINUS SIGN} {about}{usd['cost_usd']}{mark} paid"
+        f" = {about}{usd['net_savings_usd']}{mark} USD net saving, estimated{wasted}"
     )
 
 

@@ -9,6 +9,7 @@ from chalicelib.adapters.records import KEPT_FOR
 from chalicelib.core.model.ecs_task import Cause
 from chalicelib.core.model.flow_run import RunRecord, StateType
 from chalicelib.core.model.policy import budget_of
+from chalicelib.core.model.text import counted
 from chalicelib.core.money.bill import Amounts
 from spotctl.explain.attempts import attempts_of, failed_starts_of
 from spotctl.explain.model import (
@@ -63,7 +64,7 @@ def _headline(e: Evidence, attempts: Sequence[Attempt], failed: Sequence[FailedT
     spot = sum(a.cause == Cause.SPOT_INTERRUPTION for a in attempts)
     drills = sum(a.cause == Cause.DRILL for a in attempts)
     after = [
-        _many(number, thing)
+        counted(number, thing)
         for number, thing in (
             (spot, "Spot interruption"),
             (drills, "drill"),
@@ -75,12 +76,8 @@ def _headline(e: Evidence, attempts: Sequence[Attempt], failed: Sequence[FailedT
     runs = e.run is None or e.run.state.type in (StateType.RUNNING, StateType.COMPLETED)
     where = f" on {attempts[-1].capacity}" if attempts and runs else ""
     behind = f" after {' and '.join(after)}" if after else ""
-    tasks = f", in {_many(len(attempts), 'ECS task')}" if attempts else "; no task of it is known"
+    tasks = f", in {counted(len(attempts), 'ECS task')}" if attempts else "; no task of it is known"
     return f"{state}{where}{behind}{tasks}"
-
-
-def _many(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _as_nothing_happened(e: Evidence, attempts: Sequence[Attempt]) -> str:
@@ -88,7 +85,7 @@ def _as_nothing_happened(e: Evidence, attempts: Sequence[Attempt]) -> str:
     if number := sum(attempt.is_interrupted for attempt in attempts):
         are = "are" if number > 1 else "is"
         return (
-            f"{_many(number, 'interruption')} of it {are} not on record: react had no event of"
+            f"{counted(number, 'interruption')} of it {are} not on record: react had no event of"
             " them, or failed; sweep looks every five minutes; run spotctl status"
         )
     what = "no interruption and no failed start of it is on record"
@@ -101,7 +98,7 @@ def _as_nothing_happened(e: Evidence, attempts: Sequence[Attempt]) -> str:
     budget = budget_of(e.run.tags, own, e.policy)
     most = "at most " * budget.is_auto
     return (
-        f"{what}; if Spot takes its task, it is rerun: {most}{_many(budget.allowed, 'time')} on"
+        f"{what}; if Spot takes its task, it is rerun: {most}{counted(budget.allowed, 'time')} on"
         f" Spot ({budget.source}), then on FARGATE"
     )
 
@@ -109,15 +106,15 @@ def _as_nothing_happened(e: Evidence, attempts: Sequence[Attempt]) -> str:
 def _notes(e: Evidence, record: RunRecord, attempts: Sequence[Attempt]) -> Iterator[str]:
     unpriced = sum(a.money is None for a in attempts)
     if unpriced:
-        yield f"{_many(unpriced, 'task')} of {len(attempts)} without a price: not in the sums"
+        yield f"{counted(unpriced, 'task')} of {len(attempts)} without a price: not in the sums"
     if any(a.is_estimate for a in attempts):
         yield "what has no bill yet is estimated up to now, as if it were all useful"
     shown = {task.arn for task in e.tasks}
     was_read = not any(each.startswith(TASKS_OF_ECS) for each in e.missing)
     if was_read and (gone := sum(a.task_arn not in shown for a in attempts)):
         yield (
-            f"ECS shows {gone} of {_many(len(attempts), 'task')} no more, as is usual an hour after"
-            " the end: when their containers started is not known"
+            f"ECS shows {gone} of {counted(len(attempts), 'task')} no more, as is usual an hour"
+            " after the end: when their containers started is not known"
         )
     if len(attempts) > 1 and not e.history:
         yield "without Prefect's states, a rerun counts as running once AWS charged for its task"

@@ -53,8 +53,8 @@ class Evidence:
         )
 
     def _rate(self, at: datetime) -> SpotEvidence:
-        """First attempts on Spot that had ended; a drill is none."""
-        firsts = [[a.bill for a in run.attempts if not a.bill.is_drill][:1] for run in self.runs]
+        """First attempts on Spot that had ended; neither drills nor starts without a container."""
+        firsts = [[a.bill for a in run.attempts if a.bill.counts_its_run][:1] for run in self.runs]
         ended = [b for first in firsts for b in first if b.ended_at <= at]
         counted = [bill for bill in ended if bill.capacity == FARGATE_SPOT]
         hours = sum((bill.seconds or Decimal(0) for bill in counted), Decimal(0)) / 3600

@@ -46,7 +46,7 @@ _OUTCOMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The report's sums over all runs, drills in none of them but `counts.runs`.
+    """The report's sums over all runs: without drills, and runs that were nothing but drills.
 
     `finished_runs` ended by themselves; `hours_to_finish` is their sum, from the beginning of a
     run's first attempt to the end of its last.
@@ -126,8 +126,8 @@ def _of_estimates(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]
         yield _of_spot(on_spot, recorded)
     if on_demand := [played for _, played in estimated if played.bill.capacity == FARGATE]:
         yield (
-            f"{counted(len(on_demand), 'run')} on FARGATE from an earlier attempt on than recorded:"
-            f" its time there is estimated, {time_of(_hours(on_demand))} in all, as what was useful"
+            f"{counted(len(on_demand), 'run')} moved to FARGATE earlier than recorded: the time"
+            f" there is estimated, {time_of(_hours(on_demand))} in all, as what was useful"
             " of the recorded attempts (their time less what was wasted), starts included"
         )
     if unfinished := sum(p.bill.capacity == FARGATE and not c.is_finished for c, p in estimated):

@@ -148,7 +148,7 @@ def check_markdown(shown: Locator) -> None:
     expect(table.get_by_role("row")).to_have_count(6)
     expect(table.get_by_role("row").nth(2)).to_contain_text("FARGATE_SPOT")
     expect(table.get_by_role("row").nth(5)).to_contain_text(
-        re.compile(r"at most \d+ s and 0\.0\d+ USD, estimated")
+        re.compile(r"\d+ s until the exit, 0\.0\d+ USD, estimated")
     )
     bold = re.compile("[6-9]00")
     for label in ("What happens next:", "Why:"):

@@ -40,11 +40,11 @@ CONTENTS: dict[str, tuple[dict[str, Any], str]] = {
     "drill": ({"subject": DRILL}, "Drill 1 of 3"),
     "zone": ({}, "| Availability zone | us-east-1b |"),
     "time": ({}, "| Time | 2026-11-23 11:59:59 UTC |"),
-    "wasted": ({}, "| Wasted | at most 99 s and 0.00010725 USD, estimated; less, where task"),
+    "wasted": ({}, "| Wasted | 99 s until the exit, 0.00010725 USD, estimated; less, where task"),
     "wasted, at an assumed rate": ({"policy": replace(OBSERVING, rates=ASSUMED)}, ASSUMED_LOSS),
     "no rate": (
         {"policy": replace(OBSERVING, rates={})},
-        "| Wasted | at most 99 s; less, where task results were persisted; no rate known for ",
+        "| Wasted | 99 s until the exit; less, where task results were persisted; no rate known",
     ),
     "next step": ({}, "would be rerun on FARGATE_SPOT."),
     "next step, on demand": ({"tags": ("spot-retries:0",)}, "would be rerun on FARGATE."),

@@ -33,8 +33,8 @@ def test_a_name_and_an_events_payload_are_only_text(text: str, shown: str) -> No
 @pytest.mark.parametrize(
     ("payload", "why"),
     [
-        ({"failed_start": 1, "kind": "spot-capacity"}, "Spot has no capacity"),
-        ({"guard": "spot-deadline:90m", "mode": "rescue"}, "spot-deadline:90m"),
+        ({"failed_start": 1, "kind": "refusal"}, "Spot refused its placement"),
+        ({"guard": "deadline", "mode": "rescue"}, "by its deadline, before its start"),
     ],
 )
 def test_a_move_without_an_interruption_says_why(payload: dict[str, object], why: str) -> None:

@@ -65,7 +65,7 @@ __all__ = ["stage"]  # the fixture
 ETL = Deployment("99999999-2222-4333-8444-555555555555", "etl/daily")
 SPOT, FARGATE = "FARGATE_SPOT", "FARGATE"
 ON_SPOT = "interruptions on Spot (SPOT_RETRIES=1)"
-SPENT = "the 1 interruptions allowed on Spot are spent (SPOT_RETRIES=1)"
+SPENT = "the 1 interruption allowed on Spot is spent (SPOT_RETRIES=1)"
 NO_NETWORK = "Timeout waiting for network interface provisioning to complete."
 
 
@@ -663,7 +663,7 @@ def test_the_picture_says_which_of_how_many_and_why_the_run_left_spot(
     said = " ".join(" ".join(texts).split())
     for told in (
         "Spot interruption 1 of 1 → FARGATE_SPOT",
-        "Spot interruption 2 → FARGATE: the 1 interruptions allowed on Spot are spent",
+        "Spot interruption 2 → FARGATE: the 1 interruption allowed on Spot is spent",
         "running again after 1 min 31 s",
         "0.000608 USD 0.000304 wasted",
         "3 min 02 s of that not running",

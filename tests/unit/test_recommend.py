@@ -48,9 +48,9 @@ def advice(counts: Counts, budget: int = 3) -> Recommendation:
 
 
 ADVISED = {
-    "short": (lived(0.5, 0.1), 3, STAY, "keep SPOT_RETRIES=3; 30 min of work, nothing is kept"),
+    "short": (lived(0.5, 0.1), 3, STAY, "sets another); 30 min of work, nothing is kept"),
     "long and kept": (lived(8, 0.5, 8), 3, AUTO, "nightly: tag it spot-retries:auto, expected to"),
-    "kept, a large budget": (lived(8, 0.1, 8), 20, STAY, "1.0 h are repeated"),
+    "kept, a large budget": (lived(8, 0.1, 8), 20, STAY, "an interruption repeats 1.0 h"),
     "long and lost": (lived(8, 0.3), 3, PERSIST, "persist its tasks' results"),
     "until they are kept": (lived(4, 1), 3, PERSIST, "until then, start it on demand"),
     "dear Spot": (lived(1, 0.2, 8, spot=0.046), 3, ON_DEMAND, "start it on demand"),

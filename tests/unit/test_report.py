@@ -160,7 +160,7 @@ ALWAYS = (
     "2026-11-22",
     "2 in 6.0 h",
     "0.33 (0.040 to 1.2 with 95 % confidence",
-    "0.700000",
+    " 0.70",
     "Drills, in no total: 2.0 h, 0.300000 USD paid",
     "us-east-1 x86_64 FARGATE_SPOT: 0.01288871 USD per vCPU-hour, 0.00141527 USD per GB-hour"
     " (a test, read 2026-11-01)",
@@ -421,6 +421,14 @@ def test_prefects_table_has_the_money_first_a_row_per_deployment_and_a_total() -
     assert not any("would" in name or "failed" in name for name in rows[0])
     [observed, _] = savings_table(report(daily(would_spot_reruns=4, failed_starts=7)))
     assert (observed["would: Spot"], observed["failed starts"]) == (4, 7)
+
+
+def test_the_net_saving_adds_up_where_each_figure_is_rounded() -> None:
+    made = report(daily(cost_e8=80_449, useful_e8=155_070))
+    [row, _] = savings_table(made)
+    assert (row["paid USD"], row["net USD"]) == (0.000804, 0.000746)
+    assert row["on demand, without repeats, USD"] == 0.00155
+    assert "0.001550" in as_table(made)
 
 
 def test_a_deployments_name_is_text_in_prefects_table_whose_cells_are_markdown() -> None:

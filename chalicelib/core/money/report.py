@@ -302,6 +302,17 @@ def report_of(
     )
 
 
+def rounded(amounts: Amounts) -> Mapping[str, Decimal]:
+    """Return the sum behind the net saving, in USD: what was paid and the net saving make the rest.
+
+    All of it has two digits after the point, six where it is below 1 USD.
+    """
+    unit = Decimal("0.01" if max(amounts.useful_usd, amounts.cost_usd) >= 1 else "0.000001")
+    names = ("cost_usd", "wasted_usd", "net_savings_usd")
+    found = {name: getattr(amounts, name).quantize(unit) for name in names}
+    return {**found, "useful_usd": found["cost_usd"] + found["net_savings_usd"]}
+
+
 def marked(counts: Counts, amount: Decimal) -> str:
     """Return an amount of the counts' as `in_usd` does, marked where a Spot rate is assumed."""
     return in_usd(amount) + ASSUMED_MARK * bool(counts.assumed_bills)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chalicelib.core.model.text import table_cell
-from chalicelib.core.money.report import Report, Row, in_usd
+from chalicelib.core.money.report import Report, Row, rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ def _savings_row(row: Row, report: Report) -> Mapping[str, object]:
     }
     figures = row.counts.figures(columns.values())
     shown = {title: figures[name] for title, name in columns.items()}
-    usd = {title: float(in_usd(shown[title]).replace(",", "")) for title in shown if "USD" in title}
+    adds_up = rounded(row.counts.amounts)
+    usd = {title: float(adds_up[name]) for title, name in columns.items() if name in adds_up}
     hours = float(f"{row.counts.hours:.2f}")
     pool = {"work pool": table_cell(row.work_pool)} if report.has_pools else {}
     plain = {"deployment": table_cell(row.deployment), **pool}

@@ -15,7 +15,7 @@ from chalicelib.core.model.ecs_task import FARGATE, Cause
 from chalicelib.core.model.flow_run import FailedStart, FlowRun, Interruption, Moved, StateType
 from chalicelib.core.model.policy import INTERRUPTED_TAG, Budget, Mode
 from chalicelib.core.model.pricing import billed_seconds, cost_usd, seconds_between, size_of
-from chalicelib.core.model.text import escaped, one_line
+from chalicelib.core.model.text import counted, escaped, one_line
 from chalicelib.core.rescue import judge
 from chalicelib.core.rescue.actions import Annotate, Annotation, Artifact, LogLine, PrefectEvent
 from chalicelib.core.rescue.failed_start import start_retries_of
@@ -231,14 +231,14 @@ def _rows(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _wasted(snapshot: Snapshot, interruption: Interruption) -> str:
-    """Return the time and the money of the attempt, in words: an upper bound of what is wasted.
+    """Return the time and the money of the attempt until its exit, in words.
 
-    It is known before Prefect is asked which task runs are done.
+    Before Prefect is asked which task runs are done: the bill counts to the task's stop, less them.
     """
     task, start, end = snapshot.task, interruption.billed_from, interruption.exited_at
     if start is None or end is None:
         return _UNKNOWN
-    time = f"at most {seconds_between(start, end):.0f} s"
+    time = f"{seconds_between(start, end):.0f} s until the exit"
     less = "; less, where task results were persisted"
     if task is None:
         return f"{time}{less}"
@@ -249,7 +249,7 @@ def _wasted(snapshot: Snapshot, interruption: Interruption) -> str:
     if (size := size_of(task)) is None:
         return f"{time}{less}; ECS did not report the task's size"
     usd = cost_usd(rate, billed_seconds(start, end), size)
-    return f"{time} and {usd:f} USD, estimated{', at an assumed rate' * rate.is_assumed}{less}"
+    return f"{time}, {usd:f} USD, estimated{', at an assumed rate' * rate.is_assumed}{less}"
 
 
 def _events(
@@ -296,7 +296,9 @@ def _why_rerun(snapshot: Snapshot, interruption: Interruption) -> str:
     expects = budget.is_auto and within_budget and moved is None and interruption.guard_reason
     if interruption.guard or expects:
         return f"{interruption.guard or budget.source}: {interruption.guard_reason}"
-    why = f"the {budget.allowed} interruptions allowed on Spot are spent ({budget.source})"
+    are = "is" if budget.allowed == 1 else "are"
+    allowed = counted(budget.allowed, "interruption")
+    why = f"the {allowed} allowed on Spot {are} spent ({budget.source})"
     if moved is not None and within_budget and interruption.rerun_on == FARGATE:
         why = f"{moved.guard}: {moved.reason}, as was decided before its start"
     elif within_budget:
