@@ -33,7 +33,9 @@ def artifact_of(made: Annotation) -> Artifact:
 
 ON_DEMAND = make_rate("FARGATE", "0.04", "0.004375")
 ASSUMED = with_assumed({ON_DEMAND.key: ON_DEMAND}, Decimal("0.68"))
-ASSUMED_LOSS = "99 s and 0.00010725 USD, estimated, at an assumed rate; less, where task results"
+ASSUMED_LOSS = (
+    "99 s until the exit, 0.00010725 USD, estimated, at an assumed rate; less, where task results"
+)
 CONTENTS: dict[str, tuple[dict[str, Any], str]] = {
     "count": ({"tags": ("spot-retries:2",)}, "Spot interruption 1 of 2"),
     "spent budget": ({"tags": ("spot-retries:0",)}, "interruption 1 (allowed on Spot: 0)"),
