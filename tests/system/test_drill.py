@@ -13,7 +13,16 @@ def drilled_with_a_spent_budget(stage: Stage) -> tuple[Run, CommandResult]:
     run.wait_for_state("RUNNING")
     task = run.containers()[-1].task_arn
     tried = spotctl(stage.cloud, "drill", "--task", task, "--dry-run")
-    assert tried.answer == {"dry_run": True, "task": task, "flow_run": run.id}
+    assert tried.answer == {
+        "dry_run": True,
+        "task": task,
+        "flow_run": run.id,
+        "flow_run_name": run.fields()["name"],
+        "deployment": "waits/e2e",
+        "attempt": 1,
+        "counts_as": "interruption 1 of the run (tag spot-retries:0); in the report a drill, which"
+        " is in no total",
+    }
     assert stage.cloud.fargate.running(run.id) == [task], "a dry run touched the task"
     task_id = task.rpartition("/")[2]
     result = spotctl(stage.cloud, "drill", "--task", task_id, "--yes", "--timeout", "500")
