@@ -186,7 +186,8 @@ def test_each_way_to_name_a_format_gives_the_same(stage: Bench) -> None:
 def test_progress_is_told_less_with_q_and_more_with_v(stage: Bench) -> None:
     stage.answers = prefect()
     plain, quiet, verbose = (stage.run("status", *way) for way in ((), ("-q",), ("-v",)))
-    assert plain.out == quiet.out == verbose.out
+    results = {re.sub(r"\d+ min ago", "", each.out) for each in (plain, quiet, verbose)}
+    assert len(results) == 1
     assert (plain.err, quiet.err) == ("", "")
     for line in ("AWS: sts GetCallerIdentity", "Prefect: GET /admin/version"):
         assert line in verbose.err.splitlines()
