@@ -177,7 +177,7 @@ class Output:
         self._is_surprise = not form and not is_terminal and sys.stderr.isatty()
         self._quiet, self._verbose = quiet, verbose
         self.is_watched: Final = is_terminal and sys.stderr.isatty() and not quiet
-        """Whether whoever reads the result has read the progress above it."""
+        """Whether one terminal shows both the progress and the result below it."""
         self._console = _console(is_terminal, stderr=False, no_color=no_color)
         self._progress = _console(sys.stderr.isatty(), stderr=True, no_color=no_color)
 
