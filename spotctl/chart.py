@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from chalicelib.core.model.text import counted
 from chalicelib.core.money.report import ASSUMED_MARK, Counts, Report, Row, days_between, in_usd
-from spotctl.output import clean, shortened, time_of
+from spotctl.output import clean, duration, shortened
 from spotctl.rate import RatePerHour, interruption_rate
 
 MOST_DEPLOYMENTS: Final = 12
@@ -179,7 +179,7 @@ def _draw_rates(axes: Axes, rated: Sequence[tuple[Row, RatePerHour]], deployment
     axes.set_xlim(left=left)
     axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     axes.grid(axis="x", color=_GRID)
-    seen_in = [f"{rate.events:,} in {time_of(rate.hours)}" for _, rate in rated]
+    seen_in = [f"{rate.events:,} in {duration(rate.hours)}" for _, rate in rated]
     _name_rows(axes, [row.deployment for row, _ in rated], seen_in)
     of_all = _part(deployments, "longest on Spot")
     _name_panel(axes, f"interruptions per Spot hour, with 95 % confidence interval{of_all}")

@@ -143,16 +143,16 @@ def shortened(text: str, width: int) -> str:
     return f"{set_cell_size(shown, width - 1 - half)}…{set_cell_size(shown[::-1], half)[::-1]}"
 
 
-def figure(value: float) -> str:
+def two_digits(value: float) -> str:
     """Return a number with its two leading digits, or all before the point: 1,204, 45, 0.33."""
     digits = max(0, 1 - floor(log10(abs(value)))) if value else 0
     return f"{value:,.{digits}f}"
 
 
-def time_of(hours: float | Decimal) -> str:
+def duration(hours: float | Decimal) -> str:
     """Return a length of time in words: 12 h, 1.5 h, 4 min, 23 s."""
     if hours >= 1:
-        return f"{figure(float(hours))} h"
+        return f"{two_digits(float(hours))} h"
     minutes = 60 * float(hours)
     return f"{minutes:.2g} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
 

@@ -20,7 +20,7 @@ from chalicelib.core.policies.economics import (
     expected_spot_seconds,
     leaves_spot,
 )
-from spotctl.output import figure, time_of
+from spotctl.output import duration, two_digits
 from spotctl.rate import rate_per_hour
 
 STAY: Final = "stay"
@@ -118,7 +118,7 @@ def _recommended(deployment: str, counts: Counts, budget: SpotRetries) -> Recomm
     rate = rate_per_hour(counts.first_interruptions, counts.first_spot_hours)
     run = _run_of(counts, max(rate.observed, LEAST_RATE)) if rate else None
     if rate is None or run is None or rate.hours < PRIOR_SPOT_HOURS:
-        seen, needed = time_of(counts.first_spot_hours), time_of(PRIOR_SPOT_HOURS)
+        seen, needed = duration(counts.first_spot_hours), duration(PRIOR_SPOT_HOURS)
         why = f"{seen} of first attempts on Spot is on record, {needed} are needed"
         if rate and rate.hours >= PRIOR_SPOT_HOURS:
             why = "no useful work is on record"
@@ -144,12 +144,12 @@ def _recommended(deployment: str, counts: Counts, budget: SpotRetries) -> Recomm
     value, *ends = (choices[STAY](each) - choices[chosen](each) for each in rates)
     saving = None if chosen == STAY else (value, min(value, *ends), max(value, *ends))
     unit = (
-        f"an interruption repeats {time_of(run.hours / run.units)}" if kept else "nothing is kept"
+        f"an interruption repeats {duration(run.hours / run.units)}" if kept else "nothing is kept"
     )
-    observed, low, high = map(figure, (rate.observed, rate.low, rate.high))
+    observed, low, high = map(two_digits, (rate.observed, rate.low, rate.high))
     stay, on_demand = (in_usd(Decimal(f"{costs[c]:.6f}")) for c in (STAY, ON_DEMAND))
     why = (
-        f"{time_of(run.hours)} of work, {unit}, {observed} interruptions per Spot hour ({low} to"
+        f"{duration(run.hours)} of work, {unit}, {observed} interruptions per Spot hour ({low} to"
         f" {high}), {stay} USD a run with SPOT_RETRIES={budget} and {on_demand} on demand"
         f"{until_then}"
     )

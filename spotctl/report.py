@@ -29,11 +29,11 @@ from spotctl.output import (
     PIPE_WIDTH,
     clean,
     csv_of,
-    figure,
+    duration,
     no_formula,
     padded,
     shortened,
-    time_of,
+    two_digits,
     width_of,
 )
 from spotctl.rate import interruption_rate
@@ -220,17 +220,17 @@ def _cell(counts: Counts, name: str) -> str:
     if name in (usd := rounded(counts.amounts)):
         mark = ASSUMED_MARK * (bool(counts.assumed_bills) and name != "useful_usd")
         return f"{usd[name] or 0:,}{mark}"
-    return time_of(value) if name == "hours" else f"{value:,}"
+    return duration(value) if name == "hours" else f"{value:,}"
 
 
 def _lines(report: Report) -> Iterator[str]:
     yield "Net saving: on demand, without repeats, less what was paid; wasted is a part of that."
     rate = interruption_rate(report.total.counts)
     if rate is not None:
-        observed, low, high = map(figure, (rate.observed, rate.low, rate.high))
+        observed, low, high = map(two_digits, (rate.observed, rate.low, rate.high))
         yield (
             f"Interruptions per Spot hour: {observed} ({low} to {high} with 95 % confidence;"
-            f" {rate.events:,} in {time_of(rate.hours)})"
+            f" {rate.events:,} in {duration(rate.hours)})"
         )
     if report.moves:
         by_guard = ", ".join(f"{guard} {number}" for guard, number in report.moves.items())
@@ -238,7 +238,7 @@ def _lines(report: Report) -> Iterator[str]:
     drills = report.drills.counts
     if drills.hours:
         paid = marked(drills, drills.amounts.cost_usd)
-        yield f"Drills, in no total: {time_of(drills.hours)}, {paid} USD paid"
+        yield f"Drills, in no total: {duration(drills.hours)}, {paid} USD paid"
     if report.observes:
         yield "MODE was observe: reruns under `would` were not made, only decided"
     yield "All figures are estimates: seconds as ECS reports them, times these rates:"

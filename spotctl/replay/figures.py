@@ -10,7 +10,7 @@ from chalicelib.core.model.ecs_task import FARGATE, FARGATE_SPOT
 from chalicelib.core.model.text import counted
 from chalicelib.core.money.bill import RerunOutcome
 from chalicelib.core.money.report import ASSUMED_MARK, Counts, sum_of, total
-from spotctl.output import figure, time_of
+from spotctl.output import duration, two_digits
 from spotctl.rate import interruption_rate
 from spotctl.replay.again import Course, Played
 
@@ -127,7 +127,7 @@ def _of_estimates(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]
     if on_demand := [played for _, played in estimated if played.bill.capacity == FARGATE]:
         yield (
             f"{counted(len(on_demand), 'run')} moved to FARGATE earlier than recorded: the time"
-            f" there is estimated, {time_of(_hours(on_demand))} in all, as what was useful"
+            f" there is estimated, {duration(_hours(on_demand))} in all, as what was useful"
             " of the recorded attempts (their time less what was wasted), starts included"
         )
     if unfinished := sum(p.bill.capacity == FARGATE and not c.is_finished for c, p in estimated):
@@ -140,13 +140,13 @@ def _of_estimates(recorded: Figures, courses: Sequence[Course]) -> Iterator[str]
 def _of_spot(moved: Sequence[Played], recorded: Figures) -> str:
     hours = _hours(moved)
     said = (
-        f"{counted(len(moved), 'attempt')} on FARGATE replayed on Spot, {time_of(hours)}, at the"
+        f"{counted(len(moved), 'attempt')} on FARGATE replayed on Spot, {duration(hours)}, at the"
         " run's own Spot price and without an interruption"
     )
     rate = interruption_rate(recorded.counts)
     if rate is None:
         return said
-    recorded_rate, more = figure(rate.observed), figure(rate.observed * float(hours))
+    recorded_rate, more = two_digits(rate.observed), two_digits(rate.observed * float(hours))
     return f"{said}: at the recorded {recorded_rate} per Spot hour, about {more} more to expect"
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from chalicelib.core.money.report import ASSUMED_MARK, in_usd
-from spotctl.output import table_of, time_of
+from spotctl.output import duration, table_of
 from spotctl.replay.figures import MADE_WITH_SPOT_RATE, TITLES
 
 
@@ -38,7 +38,7 @@ def _figure(figures: Mapping[str, Any], name: str) -> str:
     value, mark = figures[name], ASSUMED_MARK * bool(figures["assumed_bills"])
     if name.endswith("_usd"):
         return f"{in_usd(Decimal(value))}{mark * (name in MADE_WITH_SPOT_RATE)}"
-    return time_of(Decimal(value)) if "hours" in name else f"{value:,}"
+    return duration(Decimal(value)) if "hours" in name else f"{value:,}"
 
 
 def _words(settings: Mapping[str, str]) -> str:
