@@ -108,6 +108,11 @@ class PrefectApi:
         """Delete the flow run, as a user in the UI would."""
         self.send("DELETE", f"/flow_runs/{flow_run_id}")
 
+    def tag(self, flow_run_id: str, tag: str) -> None:
+        """Add a tag to those that the run has."""
+        tags = [*self.run(flow_run_id)["tags"], tag]
+        self.send("PATCH", f"/flow_runs/{flow_run_id}", {"tags": tags})
+
     def resume(self, flow_run_id: str) -> None:
         """Resume a paused or suspended run, as a user in the UI would."""
         self.send("POST", f"/flow_runs/{flow_run_id}/resume", {})

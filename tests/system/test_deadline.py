@@ -7,8 +7,11 @@ from tests.e2e.stories import story
 @story
 def interrupted_near_its_deadline(stage: Stage) -> Run:
     stage.start("waits", interruptions=0, seconds=40).completes(starts=1)
-    run = stage.start("waits", tags=("spot-deadline:1m",), interruptions=1)
-    run.interrupt_each_start(1)
+    run = stage.start("waits", interruptions=1)
+    run.wait_for_start(1)
+    # Tagged no earlier, since another story's sweep may move a run before it starts.
+    run.cloud.prefect.tag(run.id, "spot-deadline:1m")
+    run.interrupt()
     run.completes(starts=2)
     return run
 
