@@ -6,7 +6,7 @@ look, so the next step is decided from what is, not from what was expected.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, assert_never
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from chalicelib import errors
 from chalicelib.core.metrics import Measured, values_of_rescue
-from chalicelib.core.model.ecs_task import FARGATE, Task
+from chalicelib.core.model.ecs_task import Task
 from chalicelib.core.model.flow_run import (
     FlowRun,
     ProposedState,
@@ -35,7 +35,7 @@ from chalicelib.core.rescue.notification import notification_of
 from chalicelib.core.rescue.rerun_state import Progress, rerun_state_of
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
 from chalicelib.functions.annotating import annotate, notify
-from chalicelib.functions.run_tasks import has_other_task, left_alive, read_whole
+from chalicelib.functions.run_tasks import calls_for_remains, has_other_task, read_whole
 
 AT_ONCE: Final = 100  # task runs that are ended together
 SECONDS_FOR_RERUN: Final = 10.0
@@ -88,7 +88,10 @@ def _acquire(context: Context, flow_run_id: UUID, pauses_seconds: Sequence[float
 
 @dataclass(slots=True)
 class _Handling:
-    """One run being handled. `record` is as it is after each step: what a release has to write."""
+    """One run being handled. `record` is as it is after each step: what a release has to write.
+
+    `also`: calls to make together with the next look; `remains`: what they returned with the last.
+    """
 
     context: Context
     subject: Subject
@@ -102,6 +105,8 @@ class _Handling:
     found: _Found | None = None
     proposed: RunState | None = None
     facts: PolicyFacts | Missing | None = None
+    also: list[Callable[[], Any]] = field(default_factory=list)
+    remains: list[Any] = field(default_factory=list)
 
     @property
     def run(self) -> FlowRun | None:
@@ -135,7 +140,11 @@ class _Handling:
 
     def look(self) -> Snapshot | None:
         context, subject = self.context, self.subject
-        found = self.found = self.undisturbed() or read_whole(context, self.record.flow_run_id)
+        found, self.remains = self.undisturbed(), []
+        if found is None:
+            also, self.also = self.also, []
+            found, self.remains = read_whole(context, self.record.flow_run_id, also)
+        self.found = found
         if found is None:
             return None
         run, history = found
@@ -178,16 +187,10 @@ class _Handling:
         return self.facts
 
     def find_remains(self, snapshot: Snapshot) -> Remains:
-        """Read what the dead attempt left in Prefect, and what its rerun needs there."""
-        prefect, run = self.context.prefect, snapshot.run
-        calls: list[Callable[[], Any]] = [lambda: None, dict, lambda: ((), ())]
-        if run.deployment_id is not None:
-            calls[0] = partial(prefect.read_deployment, run.deployment_id)
-        if snapshot.record.next_capacity == FARGATE:
-            calls[1] = partial(prefect.read_pool_defaults, self.context.pool_of(run))
-        if any(state.type is StateType.RUNNING for state in snapshot.history):
-            calls[2] = partial(left_alive, self.context, run.id)
-        deployment, defaults, (subflows, task_runs) = self.context.gather(calls)
+        """Return what the dead attempt left: read with this look, right after a park, or now."""
+        run, capacity = snapshot.run, snapshot.record.next_capacity
+        calls = calls_for_remains(self.context, run, snapshot.history, capacity)
+        deployment, defaults, (subflows, task_runs) = self.remains or self.context.gather(calls)
         return Remains(deployment, defaults, subflows, task_runs)
 
     def perform(self, snapshot: Snapshot, decision: Decision) -> bool:
@@ -210,9 +213,8 @@ class _Handling:
             case actions.Save(record):
                 self.context.records.save(record)
                 self.record = record
-            case actions.Park(transition_id, until, message, force):
-                self.propose(_awaiting_retry(message, transition_id, until), force=force)
-                self.proposed = None  # a change replaces whole fields: it needs a fresh read
+            case actions.Park():
+                self.park(action)
                 return False
             case actions.Change(change):
                 return self.change(change)
@@ -236,6 +238,14 @@ class _Handling:
             case _:
                 assert_never(action)
         return True
+
+    def park(self, action: actions.Park) -> None:
+        """Park the run. The next look reads what its rerun needs as well, at the same time."""
+        parked = _awaiting_retry(action.message, action.transition_id, action.until)
+        if self.propose(parked, force=action.force) and self.found:
+            capacity = self.record.next_capacity
+            self.also = calls_for_remains(self.context, *self.found, capacity)
+        self.proposed = None  # a change replaces whole fields: it needs a fresh read
 
     def restore(self, action: actions.Restore) -> None:
         """Force the old state. What others made of the run meanwhile, the next sweep judges."""

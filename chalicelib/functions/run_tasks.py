@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import Any, Final
 from uuid import UUID
 
-from chalicelib.core.model.ecs_task import Task, reason_to_ignore
+from chalicelib.core.model.ecs_task import FARGATE, Task, reason_to_ignore
 from chalicelib.core.model.flow_run import FlowRun, RunState, StateType
 from chalicelib.core.ports import Context, Prefect, Undescribed
 from chalicelib.core.rescue.attempt import (
@@ -139,16 +139,22 @@ def elsewhere(context: Context, run: FlowRun) -> str:
     return reason_to_ignore(Task(arn, cluster_arn), *context.scope).partition(",")[0]
 
 
-def read_whole(context: Context, flow_run_id: UUID) -> tuple[FlowRun, tuple[RunState, ...]] | None:
-    """Return the run and its history, the run's own state last; None for an unknown run."""
+def read_whole(
+    context: Context, flow_run_id: UUID, also: Sequence[Callable[[], Any]] = ()
+) -> tuple[tuple[FlowRun, tuple[RunState, ...]] | None, list[Any]]:
+    """Return the run and its history, the run's own state last; None for an unknown run.
+
+    And what the calls of `also` return, which are made at the same time.
+    """
     prefect = context.prefect
     reads = (prefect.read_history, prefect.read_run)
-    history, run = context.gather([partial(read, flow_run_id) for read in reads])
+    calls = (*(partial(read, flow_run_id) for read in reads), *also)
+    history, run, *others = context.gather(calls)
     if run and run.state.id in {state.id for state in history[:-1]}:
         run = prefect.read_run(flow_run_id)  # it moved on between the two
     if run is None:
-        return None
-    return run, (*(state for state in history if state.id != run.state.id), run.state)
+        return None, others
+    return (run, (*(s for s in history if s.id != run.state.id), run.state)), others
 
 
 def has_other_task(context: Context, run: FlowRun, history: Sequence[RunState], task: Task) -> bool:
@@ -187,6 +193,24 @@ def live_subflows(prefect: Prefect, parents: Sequence[UUID]) -> Iterator[FlowRun
         yield from new.values()
         seen |= new.keys()
         parents = [*parents[MOST_PARENTS:], *new]
+
+
+def calls_for_remains(
+    context: Context, run: FlowRun, history: Sequence[RunState], capacity: str
+) -> list[Callable[[], Any]]:
+    """Return the calls that read what a dead attempt left, and what its rerun needs in Prefect.
+
+    `capacity`: the rerun's. They return the deployment, the pool's defaults (for FARGATE), and what
+    `left_alive` does.
+    """
+    calls: list[Callable[[], Any]] = [lambda: None, dict, lambda: ((), ())]
+    if run.deployment_id is not None:
+        calls[0] = partial(context.prefect.read_deployment, run.deployment_id)
+    if capacity == FARGATE:
+        calls[1] = partial(context.prefect.read_pool_defaults, context.pool_of(run))
+    if any(state.type is StateType.RUNNING for state in history):
+        calls[2] = partial(left_alive, context, run.id)
+    return calls
 
 
 def left_alive(context: Context, run_id: UUID) -> tuple[tuple[FlowRun, ...], tuple[UUID, ...]]:

@@ -227,6 +227,22 @@ def test_a_run_that_completes_between_two_reads_is_not_rerun(scene: Scene) -> No
     assert scene.state is StateType.COMPLETED
 
 
+def test_what_a_rerun_needs_is_read_at_the_same_time_as_the_parked_run(scene: Scene) -> None:
+    at_once: list[list[str]] = []
+
+    def noted(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        before = len(scene.universe.calls)
+        results = one_by_one(calls)
+        at_once.append(scene.universe.calls[before:])
+        return results
+
+    react(replace(scene.context, gather=noted), scene.event())
+    look = ["prefect.read_history", "prefect.read_run"]
+    needed = ["prefect.read_deployment", "prefect.find_task_runs_left"]
+    assert at_once[:2] == [look, [*look, *needed]]
+    assert "prefect.write_log" in at_once[2]
+
+
 def test_the_rescue_happens_though_annotating_fails_and_the_next_event_annotates_once(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
