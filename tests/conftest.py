@@ -2,15 +2,20 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import boto3
+import botocore.loaders
+import botocore.session
 import pytest
 from hypothesis import Phase, settings
 from moto import mock_aws
 
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # half a second for each account
 os.environ.pop("COLUMNS", None)  # xdist sets it: what goes into a pipe has a width of its own
+# moto has each test begin with a new session, and each session would parse all models anew.
+botocore.session.create_loader = cache(botocore.loaders.create_loader)
 
 settings.register_profile(
     "first-failure", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None
