@@ -24,7 +24,7 @@ from tests.tiers import BUILD
 ATTEMPT_SECONDS = 300
 """Until the next attempt starts: other runs' starts, Lambda's tries, a busy machine."""
 END_SECONDS = 300
-IDLE_SECONDS = 150
+IDLE_SECONDS = 240
 """Lambda's two further tries of an event."""
 API_SECONDS = 1.0
 """Between two questions to Prefect: many stories ask one server."""

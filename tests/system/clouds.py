@@ -14,6 +14,7 @@ ORDINARY: Final = Options(
     settings={"SWEEP_GRACE_SECONDS": str(GRACE_SECONDS)},
     timings=Timings(stop_timeout_scale=0.05),  # of 120 s
     worker_query_seconds=1,
+    lambda_timeout_seconds=30,  # as shipped: `react` gathers facts only while 15 s are left
     postgres=True,  # so many runs at once, and SQLite itself answers 503
     proxy=True,
 )
