@@ -319,6 +319,8 @@ def saved_in_the_warning(stage: Stage) -> tuple[Run, datetime]:
     wait_for("the last epochs", ATTEMPT_SECONDS, lambda: EPOCHS - 20 in epochs(run, 1))
     run.interrupt()
     run.wait_for_end()
+    if not bills_of(stage).keys() >= set(tasks_of(run)):
+        stage.sweep()  # a task that stopped before its interruption was answered is left to it
     wait_for("both bills", ATTEMPT_SECONDS, lambda: bills_of(stage).keys() >= set(tasks_of(run)))
     return run, saved["LastModified"]
 
