@@ -49,7 +49,7 @@ def stop_in_time(stage: Stage) -> Sequence[Run]:
 
 
 def stop_while_the_next_task_starts(stage: Stage) -> Sequence[Run]:
-    run, events = interrupted_without_a_stop(stage)
+    run, events = interrupted_without_a_stop(stage, seconds=LONGER_THAN_THE_GRACE)
     wait_for("the next task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
     is_crashed_by_the_observer(run, events)
     run.completes(starts=2)
