@@ -21,7 +21,7 @@ from localcloud.processes import Supervisor
 PREFETCH: Final = timedelta(seconds=10)
 """How far ahead Prefect's worker asks for runs."""
 
-SECONDS: Final = 15.0
+SECONDS: Final = 60.0
 """In which a run that is to start again is due."""
 
 SECONDS_WITHOUT: Final = 5.0
@@ -53,6 +53,8 @@ class Stage:
     prefect: Prefect
     aws: Aws
     side: Side
+    automated: bool = False
+    """Prefect's own automation reruns each run that is Crashed, by and by."""
 
     def begin(self, **fields: Any) -> Interruption:
         """Let a run be RUNNING in a task that ECS has."""
@@ -158,7 +160,7 @@ def exits_with_0(stage: Stage) -> Iterator[Outcome]:
 def other_death(stage: Stage) -> Iterator[Outcome]:
     """Whether a run that Spot did not interrupt is left alone."""
     stage.ends(out_of_memory(stage.begin()))
-    run = stage.due(SECONDS_WITHOUT)
+    run = stage.due(SECONDS if stage.automated else SECONDS_WITHOUT)
     yield "out of memory: no interruption", "runs again" if run else "not rerun", run is None
 
 
@@ -183,7 +185,7 @@ def observed(comparison: Comparison, prefect: Prefect) -> list[Row]:
                     outcomes += _played(Stage(supervisor, prefect, aws, side))
             else:
                 with prefect.automation(), comparison.side(THEIRS, prefect, aws, 1) as side:
-                    outcomes += _played(Stage(supervisor, prefect, aws, side))
+                    outcomes += _played(Stage(supervisor, prefect, aws, side, automated=True))
         for asked, answer, _ in outcomes:
             comparison.log(f"{asked}, {name}: {answer}")
     rows: list[Row] = []

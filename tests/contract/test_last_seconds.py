@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import killpg
 from pathlib import Path
+from threading import Semaphore
 from uuid import uuid4
 
 import pytest
@@ -24,11 +25,16 @@ from tests.contract.real import RealPrefect
 from tests.contract.stage import Stage
 
 FLOWS = Path(__file__).with_name("warned_flows.py")
-AT_ONCE = 4
-"""Engines, on two cores: one that gets none for a second is killed without a warning."""
+AT_ONCE = 6
+"""Engines; some wait for Prefect's grace to end."""
+AT_WORK = Semaphore(2)
+"""Engines that start or have just been warned, on two cores: one that gets none for a second is
+killed without a warning."""
 START_SECONDS = 120.0
 SETTLED_SECONDS = 1.0
 """After a flow began, until its engine is sure to listen."""
+ANSWER_SECONDS = 1.5
+"""After the SIGTERM, by when its engine has answered Prefect's supervisor, or is killed."""
 PREFECTS_GRACE = 29.0
 """Prefect's supervisor kills its engine 30 s after the SIGTERM, whatever the engine does."""
 STOP_TIMEOUT = 60.0
@@ -139,18 +145,19 @@ def warn(case: Case, controls: RealPrefect, python: Path, supervisor: Supervisor
         "DO_NOT_TRACK": "1",
     }
     marker = {"WARNED_CONTAINER": str(home)}
-    process = supervisor.spawn(
-        ["sh", "-c", case.command], env=environment, cwd=home, log=home / "log", extra_marker=marker
-    )
+    command, log = ["sh", "-c", case.command], home / "log"
+    with AT_WORK:
+        process = supervisor.spawn(command, env=environment, cwd=home, log=log, extra_marker=marker)
 
-    def has_begun() -> bool:
-        assert process.poll() is None, (home / "log").read_text()
-        return notes.exists() and "begin" in notes.read_text()
+        def has_begun() -> bool:
+            assert process.poll() is None, log.read_text()
+            return notes.exists() and "begin" in notes.read_text()
 
-    wait_for(f"the beginning of {case.flow}", START_SECONDS, has_begun)
-    time.sleep(SETTLED_SECONDS)
-    warned_at = time.monotonic()
-    killpg(process.pid, signal.SIGTERM)
+        wait_for(f"the beginning of {case.flow}", START_SECONDS, has_begun)
+        time.sleep(SETTLED_SECONDS)
+        warned_at = time.monotonic()
+        killpg(process.pid, signal.SIGTERM)
+        time.sleep(ANSWER_SECONDS)
     process.wait(STOP_TIMEOUT)
     seconds = time.monotonic() - warned_at
     end_tree(process, *marker.items())

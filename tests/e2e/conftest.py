@@ -19,7 +19,8 @@ OPTIONS = Options(
     settings={"SWEEP_GRACE_SECONDS": "30", "DEPLOYMENT_METRICS": "true", "NOTIFY": "all"},
     # Time for the one handler before the next event comes: on Fargate it is half a minute.
     timings=Timings(deprovisioning_seconds=5),
-    retry_scale=0.3,  # 18 and 36 s: a lease lives for the 20 s and 5 more
+    lambda_timeout_seconds=30,  # as shipped: `react` gathers facts only while 15 s are left
+    retry_scale=0.3,  # 18 and 36 s: a lease lives for the 30 s and 5 more
     lambda_concurrency=3,
     postgres=True,  # to so many runs at once, SQLite answers 503 for minutes
 )

@@ -59,7 +59,7 @@ def waits(file: str, interruptions: int, seconds: float = 1.0, gated: bool = Fal
 
 
 @flow
-def idles(seconds: float = 15.0) -> None:
+def idles(seconds: float = 45.0) -> None:
     """Takes its time, and needs no parameters: something for a drill."""
     sleep(seconds)
 

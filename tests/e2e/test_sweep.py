@@ -20,6 +20,8 @@ from tests.faults.ledger import FOLDER
 
 REFUSALS = 4
 REFUSAL_SECONDS = FOLDER.parent / "refusal-seconds.json"
+SEEN_WITHIN = timedelta(seconds=5)
+"""From a state's timestamp, which precedes its commit, until every sweep sees it."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,9 @@ def test_the_next_sweep_moves_a_run_that_spot_had_no_room_for(
     REFUSAL_SECONDS.write_text(json.dumps({"p50": p50, "p95": p95, "seconds": seconds}) + "\n")
     for run in refused:
         sweeps = sweeps_since(stage, when(run, "Crashed"))
-        moved = [any(line["flow_run_id"] == run.id for line in lines) for lines in sweeps]
-        assert moved[0], f"{run.id}: moved by sweep {moved.index(True) + 1}"
+        moved = [any(line["flow_run_id"] == run.id for line in lines) for _, lines in sweeps]
+        too_early = [begin - when(run, "Crashed") < SEEN_WITHIN for begin, _ in sweeps]
+        assert all(too_early[: moved.index(True)]), f"{run.id}: moved too late, {moved}"
     assert stage.cloud.router.schedules()[SWEEP] == 60
     assert [run.capacities() for run in refused] == [["FARGATE"]] * REFUSALS
 
@@ -121,8 +124,8 @@ def when(run: Run, state: str) -> datetime:
     return datetime.fromisoformat(at[state]["timestamp"])
 
 
-def sweeps_since(stage: Stage, time: datetime) -> list[list[dict[str, Any]]]:
-    """Return what each sweep decided that began after the time, in order."""
+def sweeps_since(stage: Stage, time: datetime) -> list[tuple[datetime, list[dict[str, Any]]]]:
+    """Return when each sweep began that did after the time, in order, and what it decided."""
     begun = []
     for i in stage.cloud.lambdas.invocations:
         lines = [json.loads(line) for line in i.logs if line.startswith("{")]
@@ -130,30 +133,39 @@ def sweeps_since(stage: Stage, time: datetime) -> list[list[dict[str, Any]]]:
         if i.function == SWEEP and times:
             begin = datetime.fromisoformat(max(times)) - timedelta(seconds=i.seconds)
             begun.append((begin, i.request_id, i.logs))
-    return [decisions(logs) for begin, _, logs in sorted(begun) if begin > time]
+    return [(begin, decisions(logs)) for begin, _, logs in sorted(begun) if begin > time]
 
 
 def test_people_get_a_message_about_the_lost_run_and_about_moves_to_on_demand(
     stage: Stage, stopped_by_hand: Swept, refused: list[Run], everything_is_over: None
 ) -> None:
-    """Of moves ten in five minutes at most, and one that there are more."""
-    lost, moved = [], set()
+    """Of moves ten in five minutes at most, then one that there are more; fewer if SNS is slow."""
+    lost, moved, unsent = set(), set(), runs_without_a_message(stage)
     for message in mailbox(stage.cloud):
         found = re.search(r"The run: http://127.0.0.1:\d+/runs/flow-run/(\S+)", message["Message"])
         if not found:
             assert message["Subject"] == "prefect-spot dev: more runs moved to on-demand"
         elif "run lost" in message["Subject"]:
-            lost.append(found[1])
+            lost.add(found[1])
         else:
             moved.add(found[1])
-    assert lost == [stopped_by_hand.run.id]
+    of_lost_run = {stopped_by_hand.run.id}
+    assert lost | (unsent & of_lost_run) == of_lost_run
     lives = stage.cloud.fargate.ledger()
     on_demand = {
         life.flow_run_id for life in lives if life.flow_run_id and life.capacity == FARGATE
     }
+    assert moved
     assert moved <= on_demand
     assert {run.id for run in refused} <= on_demand
-    assert len(moved) >= min(10, len(on_demand))
+    assert len(moved | (unsent & on_demand)) >= min(10, len(on_demand))
+
+
+def runs_without_a_message(stage: Stage) -> set[str]:
+    """Return the runs of which a function said that it could not send the message."""
+    printed = [line for i in stage.cloud.lambdas.invocations for line in i.logs]
+    records = [json.loads(line) for line in printed if "the message was not sent" in line]
+    return {record["flow_run_id"] for record in records}
 
 
 def test_no_sweep_moved_a_run_that_needed_none(

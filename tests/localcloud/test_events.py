@@ -106,7 +106,7 @@ def test_a_runs_delivery_plan_touches_no_other_runs_events(bus: Bus) -> None:
 
 def test_chosen_events_are_delayed_until_the_router_is_closed(bus: Bus) -> None:
     bus.add_rule(OF_ECS)
-    bus.router.plan = delay(lambda event: event["detail"]["version"] == 1, 0.2)
+    bus.router.plan = delay(lambda event: event["detail"]["version"] == 1, 2)
     bus.router.put(make_event(1))
     bus.router.put(make_event(2))
     assert (bus.versions(), bus.router.pending) == ([2], 1)

@@ -82,7 +82,7 @@ def handler(event, context):
     invocation = service.invoke(name, {})
     seen, known, remaining = invocation.answer
     assert known == [name, "256", invocation.request_id]
-    assert 5000 < remaining <= 7000
+    assert 0 < remaining <= 7000
     assert seen["MODE"] == "rescue"
     assert seen["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
     assert not os.environ.keys() & seen.keys() - {"PATH", "LANG", "LC_CTYPE", "TZ", "TMPDIR"}
@@ -125,7 +125,7 @@ def test_failing_event_is_tried_three_times_and_sent_on(
 def test_broken_environment_is_replaced(
     service: LambdaService, deploy: Deploy, code: str, status: str, error_type: str
 ) -> None:
-    name = deploy(code, Timeout=1)
+    name = deploy(code, Timeout=1 if status == "timeout" else 20)
     for _ in range(2):
         invocation = service.invoke(name, {})
         assert invocation.error is not None

@@ -12,8 +12,9 @@ GRACE_SECONDS: Final = 20
 ORDINARY: Final = Options(
     auth_string=AUTH_STRING,
     settings={"SWEEP_GRACE_SECONDS": str(GRACE_SECONDS)},
-    timings=Timings(stop_timeout_scale=0.05),  # of 120 s
+    timings=Timings(stop_timeout_scale=0.1),  # of 120 s: time for an engine to report Crashed
     worker_query_seconds=1,
+    lambda_timeout_seconds=30,  # as shipped: `react` gathers facts only while 15 s are left
     postgres=True,  # so many runs at once, and SQLite itself answers 503
     proxy=True,
 )

@@ -36,7 +36,7 @@ class FirstTasksEvents:
 
     def deliver(self, status: str) -> None:
         """Deliver the task's event of that status, for the first time or once more."""
-        wait_for(f"{status} of the first task", 60, lambda: status in self.by_status)
+        wait_for(f"{status} of the first", ATTEMPT_SECONDS, lambda: status in self.by_status)
         self._held_back = ""
         self._router.put(self.by_status[status])
 
@@ -49,7 +49,7 @@ def stop_in_time(stage: Stage) -> Sequence[Run]:
 
 
 def stop_while_the_next_task_starts(stage: Stage) -> Sequence[Run]:
-    run, events = interrupted_without_a_stop(stage)
+    run, events = interrupted_without_a_stop(stage, seconds=LONGER_THAN_THE_GRACE)
     wait_for("the next task", ATTEMPT_SECONDS, lambda: len(run.containers()) == 2)
     is_crashed_by_the_observer(run, events)
     run.completes(starts=2)
@@ -80,8 +80,8 @@ def start_once_more_before_the_rerun(stage: Stage) -> Sequence[Run]:
     run.wait_for_start(1)
     prefect.pause_queue(WORK_POOL, True, LATE_QUEUE)
     run.interrupt()
-    wait_for("the stop event", 60, lambda: "STOPPED" in events.by_status)
-    wait_for("the observer to be through", 60, lambda: observer_has_read_all(stage))
+    wait_for("the stop event", ATTEMPT_SECONDS, lambda: "STOPPED" in events.by_status)
+    wait_for("the observer to be through", ATTEMPT_SECONDS, lambda: observer_has_read_all(stage))
     wait_for("the rerun to be due", ATTEMPT_SECONDS, lambda: is_due(run))
     events.deliver("PROVISIONING")
     run.wait_for_state("PENDING")

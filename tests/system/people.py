@@ -1,5 +1,6 @@
 """Scenarios in which an interruption meets what users and Prefect do: cancel, pause, limit."""
 
+import time
 from collections.abc import Sequence
 
 from localcloud.bootstrap import WORK_POOL
@@ -13,6 +14,7 @@ HELD_QUEUE = "held"
 def cancelled_at_the_same_moment(stage: Stage, **job_variables: object) -> Sequence[Run]:
     run = stage.start("waits", job_variables=job_variables, interruptions=1)
     run.wait_for_start(1)
+    time.sleep(1)  # an engine can lose a SIGTERM of its first moments
     cancel(run)
     run.interrupt()
     run.wait_for_state("CANCELLED")

@@ -87,6 +87,8 @@ class SimulatedWorker:
             body = {"scheduled_before": before, "limit": 100}
             try:
                 given = self._cloud.prefect.send("POST", path, body)
+            except httpx.TransportError:
+                continue  # the next poll asks again
             except httpx.HTTPError as error:
                 self.errors.append(error)
                 continue

@@ -28,7 +28,7 @@ CLOUDS = ("simulated",)
 RESULT = FOLDER.parent / "person-wins.json"
 QUEUE = "persons"
 LONG_SECONDS = 900.0
-COMPLETION_SECONDS = 90.0
+COMPLETION_SECONDS = 300.0
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RERUN = "a rerun"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from localcloud.cloud import REACT
 from localcloud.oracle import judge
-from tests.e2e.scenario import Stage
+from tests.e2e.scenario import IDLE_SECONDS, Stage
 from tests.e2e.stories import STORIES, Stories, Story
 from tests.faults.ledger import Ledger
 from tests.system import faults, observer, people
@@ -37,7 +37,7 @@ def test_once_all_is_quiet_the_verdict_is_the_same(stage: Stage, stories: Storie
     stories.wait_for_all()
     stage.sweep()
     stage.sweep()
-    stage.cloud.lambdas.wait_idle(120)
+    stage.cloud.lambdas.wait_idle(IDLE_SECONDS)
     runs = stories.runs(STORIES)
     verdict = judge(*(stage.cloud.observe(run.id) for run in runs))
     assert not verdict.findings, verdict

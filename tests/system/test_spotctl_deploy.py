@@ -113,7 +113,7 @@ def test_a_stage_is_deployed_by_one_command_and_taken_down_by_another(
     assert "-dev" not in json.dumps(role["PolicyDocument"])
     assert "resources so far" in deployed.err
     cloud.lambdas.invoke(f"{STACK}-sweep", {})
-    wait_for("all to be ok", 60, lambda: set(states(second.run("status")).values()) == {"ok"})
+    wait_for("all to be ok", 300, lambda: set(states(second.run("status")).values()) == {"ok"})
     planned = {row["part"]: row["found"] for row in second.run("plan").answer["rows"]}
     assert (planned["policies"], planned["provision"]) == ("no change", "ready: no change")
     assert planned[f"function {STACK}-react"] == "would get its code"

@@ -98,7 +98,7 @@ def test_where_there_is_no_terminal_a_line_comes_at_the_beginning_the_end_and_in
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tiers, "LINE_EVERY_SECONDS", 0.4)
-    slow = check(60, "python", "-c", "import time; time.sleep(2)", name="slow")
+    slow = check(60, "python", "-c", "import time; time.sleep(5)", name="slow")
     tiers.run_stages([[slow]], Console(file=io.StringIO()))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) >= 4
