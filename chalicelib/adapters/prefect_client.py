@@ -233,7 +233,8 @@ class JsonHttp:
         given, waited, failures = self._deadline(), 0.0, 0
         if not_before := self._connections.not_before:
             waited = not_before.wait_seconds(str(request), given - _LEAST_SECONDS)
-            self._sleep(waited)
+            if waited:
+                self._sleep(waited)
         for attempt in count(1):
             result = self._try(request, access, csrf)
             if isinstance(result, _Answer):
@@ -305,8 +306,9 @@ class JsonHttp:
 def _meaning(
     response: BaseHTTPResponse, content: bytes | bounds.OutOfBoundsError, access: Mapping[str, str]
 ) -> _Answer | _Failure:
-    wait, reason = bounds.retry_after_seconds(response), f"answered {response.status}"
+    reason = f"answered {response.status}"
     if meaning := _TRANSIENT.get(response.status):
+        wait = bounds.retry_after_seconds(response)
         reason += f", asking for {wait:.0f} s" if wait else ""
         return _Failure(reason, meaning, wait, not_now=meaning is PrefectUnavailableError)
     is_page = False

@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin
 from uuid import UUID
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -247,7 +247,7 @@ class RunTable:
         # Our own: the answer was lost, and botocore sent the request again.
         free = "attribute_not_exists(lease_until) OR lease_until < :now OR lease_owner = :me"
         held = f"another handler holds the lease on flow run {flow_run_id}"
-        item = self._change(update, free, LeaseHeldError(held, LAMBDA_RETRIES))
+        item = self._change(update, free, LeaseHeldError(held, LAMBDA_RETRIES), "ALL_NEW")
         return _record(flow_run_id, unpacked(item))
 
     def save(self, record: RunRecord) -> None:
@@ -276,18 +276,22 @@ class RunTable:
         self._change(update, "lease_owner = :me", LeaseLostError(lost, LAMBDA_RETRIES))
 
     def _change(
-        self, update: Mapping[str, Any], condition: str, otherwise: PrefectSpotError
+        self,
+        update: Mapping[str, Any],
+        condition: str,
+        otherwise: PrefectSpotError,
+        returned: Literal["NONE", "ALL_NEW"] = "NONE",
     ) -> Mapping[str, Any]:
-        """Return the item as changed; raises `otherwise` where the condition does not hold."""
+        """Return what is asked for; raises `otherwise` where the condition does not hold."""
         try:
             answer = self._items.client.update_item(
-                **update, ConditionExpression=condition, ReturnValues="ALL_NEW"
+                **update, ConditionExpression=condition, ReturnValues=returned
             )
         except ClientError as error:
             if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                 raise otherwise from error
             raise
-        return answer["Attributes"]
+        return answer.get("Attributes", {})
 
 
 def _record(flow_run_id: UUID, item: Mapping[str, Any]) -> RunRecord:

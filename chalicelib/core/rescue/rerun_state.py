@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -59,12 +60,12 @@ def park_id_of_task(key: str) -> UUID:
 
     `key`: the task's ARN, or the `arn` of a subject that never had a task.
     """
-    return uuid5(NAMESPACE_URL, key)
+    return _derived(NAMESPACE_URL, key)
 
 
 def due_id(park_id: UUID) -> UUID:
     """Return the transition id of the state that makes a parked run due."""
-    return uuid5(park_id, "due")
+    return _derived(park_id, "due")
 
 
 def end_id(key: str, state_id: UUID) -> UUID:
@@ -83,7 +84,7 @@ def park_ids_of(key: str, history: Sequence[RunState]) -> frozenset[UUID]:
     The first is the task's; after each state that reverted the rerun, that state gives a new one.
     """
     first = park_id_of_task(key)
-    return frozenset({first, *(uuid5(first, str(state.id)) for state in history)})
+    return frozenset({first, *(_derived(first, str(state.id)) for state in history)})
 
 
 def was_made_due(key: str, history: Sequence[RunState]) -> bool:
@@ -143,6 +144,12 @@ def ended_before_crash(history: Sequence[RunState]) -> RunState | None:
     if before is None or not (before.is_final or before.type is StateType.PAUSED):
         return None
     return None if _by_a_limit(before) else before
+
+
+@lru_cache(1024)
+def _derived(namespace: UUID, name: str) -> UUID:
+    """Return `uuid5`, which a rescue asks for some 400 times, and for few ids."""
+    return uuid5(namespace, name)
 
 
 def _is_reverted(since: Sequence[RunState]) -> bool:
