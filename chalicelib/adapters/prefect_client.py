@@ -231,10 +231,9 @@ class JsonHttp:
         self, request: _Request, access: Mapping[str, str], csrf: Mapping[str, str]
     ) -> _Answer:
         given, waited, failures = self._deadline(), 0.0, 0
-        if not_before := self._connections.not_before:
-            waited = not_before.wait_seconds(str(request), given - _LEAST_SECONDS)
-            if waited:
-                self._sleep(waited)
+        not_before = self._connections.not_before
+        if not_before and (waited := not_before.wait_seconds(str(request), given - _LEAST_SECONDS)):
+            self._sleep(waited)
         for attempt in count(1):
             result = self._try(request, access, csrf)
             if isinstance(result, _Answer):

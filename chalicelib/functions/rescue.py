@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from typing import Any, Final, assert_never
 from uuid import UUID
 
@@ -35,11 +34,13 @@ from chalicelib.core.rescue.notification import notification_of
 from chalicelib.core.rescue.rerun_state import Progress, rerun_state_of
 from chalicelib.core.rescue.snapshot import Remains, Snapshot, Subject
 from chalicelib.functions.annotating import annotate, notify
-from chalicelib.functions.run_tasks import calls_for_remains, has_other_task, read_whole
+from chalicelib.functions.run_tasks import (
+    calls_for_remains,
+    crash_task_runs,
+    has_other_task,
+    read_whole,
+)
 
-AT_ONCE: Final = 100  # task runs that are ended together
-SECONDS_FOR_RERUN: Final = 10.0
-"""Left of the invocation, at least, when the run is made due."""
 _Found = tuple[FlowRun, tuple[RunState, ...]]
 UNDECIDED: Final = Decision(Verdict.IGNORE, "nothing was decided")
 LEASE_PAUSES_SECONDS: Final = (0.3, 0.7, 1.5, 2.5)
@@ -222,7 +223,7 @@ class _Handling:
                 with suppress(errors.PrefectRejectedError):  # it is gone
                     self.context.prefect.change_run(subflow_id, change)
             case actions.CrashTaskRuns(ids, message):
-                self.crash_task_runs(ids, message)
+                crash_task_runs(self.context, ids, message, self.log_keys)
             case actions.MakeDue(transition_id, at, message):
                 self.propose(_awaiting_retry(message, transition_id, at))
                 return False
@@ -279,17 +280,6 @@ class _Handling:
             self.record = record
         except Exception:  # the run is rescued; the task's next event annotates it
             self.context.log.exception("annotating the flow run failed", **self.log_keys)
-
-    def crash_task_runs(self, ids: Sequence[UUID], message: str) -> None:
-        """End what the dead container left RUNNING, as far as the time goes: the rerun matters."""
-        crash = self.context.prefect.crash_task_run
-        for start in range(0, len(ids), AT_ONCE):
-            if self.context.seconds_left() < SECONDS_FOR_RERUN:
-                self.context.log.info("no time to end all task runs", **self.log_keys)
-                return
-            some = ids[start : start + AT_ONCE]
-            with suppress(errors.PrefectRejectedError):  # it is gone
-                self.context.gather([partial(crash, task_run, message) for task_run in some])
 
     def propose(self, state: ProposedState, *, force: bool = False) -> bool:
         """Propose a state; False: look whether the run has it.

@@ -8,6 +8,7 @@ no live task that its worker may have started. Where ECS cannot say, it is left.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any, Final
 from uuid import UUID
@@ -24,12 +25,15 @@ from chalicelib.core.rescue.attempt import (
 )
 from chalicelib.core.rescue.orphans import FORGOTTEN_AFTER, by_flow_run, noted_task
 from chalicelib.core.rescue.start_failures import is_submission_failure
-from chalicelib.errors import ClusterGoneError, PrefectUnreadableError
+from chalicelib.errors import ClusterGoneError, PrefectRejectedError, PrefectUnreadableError
 
 MOST_PARENTS: Final = 100
 """Runs whose subflows are read together."""
 MOST_READS: Final = 50
 """Requests for them, one for each depth at least: what is nested deeper stays as it is."""
+AT_ONCE: Final = 100  # task runs that are ended together
+SECONDS_FOR_RERUN: Final = 10.0
+"""Left of the invocation, at least, when the run is made due."""
 NO_ARN: Final = "what is noted as its task is no ARN of a task"
 _TASK_ARN: Final = re.compile(r"arn:[a-z-]+:ecs:[a-z0-9-]+:\d{12}:task/[\w-]+/[\w-]+", re.ASCII)
 
@@ -234,3 +238,17 @@ def left_alive(context: Context, run_id: UUID) -> tuple[tuple[FlowRun, ...], tup
     subflows = readable(lambda: live_subflows(context.prefect, [run_id]))
     inner = readable(lambda: find([each.id for each in subflows])) if subflows else ()
     return subflows, (*task_runs, *(inner[0] if inner else ()))
+
+
+def crash_task_runs(
+    context: Context, ids: Sequence[UUID], message: str, log_keys: Mapping[str, str]
+) -> None:
+    """End what the dead container left RUNNING, as far as the time goes: the rerun matters."""
+    crash = context.prefect.crash_task_run
+    for start in range(0, len(ids), AT_ONCE):
+        if context.seconds_left() < SECONDS_FOR_RERUN:
+            context.log.info("no time to end all task runs", **log_keys)
+            return
+        some = ids[start : start + AT_ONCE]
+        with suppress(PrefectRejectedError):  # it is gone
+            context.gather([partial(crash, task_run, message) for task_run in some])
